@@ -57,15 +57,7 @@ class Charge:
 
 
 def run_charge(assumptions: Assumptions, tier: str, seconds: float, machine: str, *, retained: int = 0) -> Charge:
-    """Returns the price of running a graph, which is charged by the second.
-
-    Args:
-        assumptions: The rates.
-        tier: The key's tier: consumer keys pay coins, shared keys pay money, exclusive keys pay nothing more.
-        seconds: The run time of the graph.
-        machine: The machine type.
-        retained: The seconds for which the machine is kept after the run.
-    """
+    """Returns the price of the seconds that a graph runs: coins, money or nothing more, by the tier of the key."""
     whole = max(1, int(_rounded(Decimal(str(seconds)), Decimal(1))))
     paid = (whole + retained) * assumptions.machine_factors[machine]
     if tier == "NORMAL":
@@ -93,20 +85,12 @@ class Account:
     currency: str = ""
 
     def pay(self, charge: Charge, *, tier: Tier, assumptions: Assumptions) -> None:
-        """Takes a charge from the account.
-
-        Raises:
-            Refused: The account cannot pay the charge, or is empty.
-        """
+        """Takes a charge from the account; raises `Refused` if the account cannot pay it, or is empty."""
         self.check(charge, tier=tier, assumptions=assumptions)
         self.give_back(Charge() - charge)
 
     def check(self, charge: Charge, *, tier: Tier, assumptions: Assumptions) -> None:
-        """Checks that the account can pay a charge and is not empty.
-
-        Raises:
-            Refused: The account cannot pay the charge, or is empty.
-        """
+        """Raises `Refused` if the account cannot pay a charge, or is empty."""
         if tier == "NORMAL" and self.coins < max(1, charge.coins):
             raise Refused("414")
         if tier == "SHARED" and (self.money < charge.wallet or self.money <= 0):
@@ -122,16 +106,7 @@ class Account:
 
 @dataclass(frozen=True, slots=True)
 class ApiKey:
-    """An API key, with its limits and the account that pays.
-
-    Attributes:
-        secret: The 32 characters that a client sends.
-        name: The key's name in records and logs.
-        tier: The account type, which decides what the key may do.
-        limit: Number of tasks that the key may run at once.
-        account: The account that pays.
-        queue: Number of tasks that may wait in the key's personal queue.
-    """
+    """An API key, with its limits and the account that pays."""
 
     secret: str = field(repr=False)
     name: str
@@ -142,11 +117,7 @@ class ApiKey:
 
 
 class ApiKeys:
-    """The API keys of the emulator.
-
-    Args:
-        assumptions: The defaults of new keys, and the refusal of an invalid key.
-    """
+    """The API keys of the emulator."""
 
     def __init__(self, assumptions: Assumptions = DEFAULT) -> None:
         self.assumptions = assumptions
@@ -228,12 +199,7 @@ _MINUTE: Final = 60.0
 
 
 class RateLimit:
-    """Counts the requests of each key; not thread-safe, for the server's event loop.
-
-    Args:
-        clock: The clock.
-        most: The maximum number of requests in a minute; 0 for no limit.
-    """
+    """Counts the requests of each key, at most so many a minute (0: any number); not thread-safe."""
 
     def __init__(self, clock: Clock, *, most: int) -> None:
         self._clock = clock
@@ -241,11 +207,7 @@ class RateLimit:
         self._times: defaultdict[str, deque[float]] = defaultdict(deque)
 
     def count(self, key_name: str) -> None:
-        """Counts a request.
-
-        Raises:
-            Refused: The key has sent too many requests in the last minute.
-        """
+        """Counts a request; raises `Refused` if the key has sent too many in the last minute."""
         if not self._most:
             return
         now, times = self._clock.now(), self._times[key_name]

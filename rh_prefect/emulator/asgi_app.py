@@ -29,11 +29,7 @@ _ENDPOINTS = (
 
 
 def api_app(state: State) -> Starlette:
-    """Creates the application.
-
-    Args:
-        state: The state of the emulator.
-    """
+    """Creates the application."""
     app = Starlette(
         routes=[
             *control.ROUTES,

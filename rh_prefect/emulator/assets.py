@@ -54,12 +54,7 @@ class Asset:
 
 
 class Assets:
-    """All assets and groups of all accounts.
-
-    Args:
-        clock: The clock for the processing.
-        assumptions: The duration of the processing, and the status words.
-    """
+    """All assets and groups of all accounts."""
 
     def __init__(self, clock: Clock, *, assumptions: Assumptions) -> None:
         self._assumptions = assumptions

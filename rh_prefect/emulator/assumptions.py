@@ -489,11 +489,7 @@ class Assumptions:
     """The code for a model's input that is an unknown asset, or an asset that is not ready. Evidence: none."""
 
     def status_of(self, code: str) -> int:
-        """Returns the HTTP status of a refusal.
-
-        Args:
-            code: RunningHub's code.
-        """
+        """Returns the HTTP status of a refusal."""
         special = {
             "401": self.key_refusal_status,
             "412": self.key_refusal_status,

@@ -41,11 +41,7 @@ class HeldResponses:
                 self._held.pop(event, None)
 
     def release(self) -> int:
-        """Releases the responses that are held now.
-
-        Returns:
-            The number of released responses.
-        """
+        """Releases the responses that are held now, and returns their number."""
         with self._changed:
             for event, loop in self._held.items():
                 loop.call_soon_threadsafe(event.set)
@@ -81,13 +77,7 @@ _TITLES: Final = {
 
 
 class BrokenResponse(Response):
-    """Sends a response with a fault.
-
-    Args:
-        response: The response without the fault.
-        fault: The fault.
-        held: The held responses.
-    """
+    """Sends a response with a fault."""
 
     def __init__(self, response: Response, fault: Fault, held: HeldResponses) -> None:
         self._response = response

@@ -20,13 +20,7 @@ Stage = Literal["QUEUED", "RUNNING", "DONE"]
 
 @dataclass(frozen=True, slots=True)
 class Timing:
-    """The duration of a task, in seconds of the emulator's clock.
-
-    Attributes:
-        accepted: Time of acceptance.
-        queued: Seconds in the queue.
-        running: Seconds of run time.
-    """
+    """The duration of a task, in seconds of the emulator's clock."""
 
     accepted: float
     queued: float
@@ -75,12 +69,7 @@ class Clock:
             self._ahead += seconds
 
     def stage(self, timing: Timing, *, polls: int) -> Stage:
-        """Returns whether a task is queued, running or done.
-
-        Args:
-            timing: The durations of the task.
-            polls: Number of polls so far.
-        """
+        """Returns whether a task is queued, running or done, after so many polls."""
         match self.mode:
             case "instant":
                 return "DONE"
@@ -125,11 +114,6 @@ _RUNNING: Final[dict[Output, tuple[float, float]]] = {
 
 
 def typical(model: Model, payload: Mapping[str, object]) -> tuple[float, float]:
-    """Draws typical durations for a model; equal requests get equal durations.
-
-    Args:
-        model: The model.
-        payload: The request.
-    """
+    """Draws typical durations for a model; equal requests get equal durations."""
     drawn = random.Random(json.dumps([model.endpoint, payload], sort_keys=True, default=str))
     return drawn.uniform(*_QUEUED), drawn.uniform(*_RUNNING[model.output])

@@ -31,15 +31,7 @@ Reads = Literal["json", "form", "nothing"]
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """A request that has passed the check of its key, with the state that its handler needs.
-
-    Attributes:
-        state: The emulator.
-        request: The HTTP request.
-        key: The key of the request.
-        body: The request's JSON object; empty if the route reads none.
-        fault: The fault that applies to the request.
-    """
+    """A request that has passed the check of its key, with the state that its handler needs."""
 
     state: State
     request: Request

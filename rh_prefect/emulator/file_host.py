@@ -33,11 +33,7 @@ _PROMISED: Final = 1024
 
 
 def file_app(state: State) -> Starlette:
-    """Creates the application.
-
-    Args:
-        state: The state of the emulator.
-    """
+    """Creates the application."""
     routes = [
         Route("/{place:path}", _take_lora, methods=["PUT"]),
         Route("/{place:path}", _serve, methods=["GET"]),

@@ -21,13 +21,7 @@ _RESULTS: Final = "/u/output/"
 
 
 class DeadLink(Exception):
-    """A link is invalid or has expired.
-
-    Args:
-        status: The file host's HTTP status.
-        code: The error code.
-        words: The message.
-    """
+    """A link is invalid or has expired."""
 
     def __init__(self, status: int, code: str, words: str) -> None:
         self.status = status
@@ -71,30 +65,14 @@ class FileStore:
         self._named: dict[str, Path] = {}
 
     def add_upload(self, path: Path, *, sha256: str, extension: str) -> tuple[str, str]:
-        """Stores an uploaded file; equal content is stored once.
-
-        Args:
-            path: The file, which is moved.
-            sha256: The hash of the file.
-            extension: The extension without the dot.
-
-        Returns:
-            RunningHub's `fileName`, and a signed link.
-        """
+        """Moves an uploaded file here, equal content once; returns RunningHub's `fileName`, and a signed link."""
         name = f"openapi/{sha256}.{extension}"
         kept = self.keep(path, name, sha256=sha256, extension=extension)
         self._files[_UPLOADS + name] = StoredFile(kept)
         return name, self.sign(_UPLOADS + name)
 
     def keep(self, path: Path, name: str, *, sha256: str, extension: str) -> Path:
-        """Stores a file that only the nodes of a graph can find, by name.
-
-        Args:
-            path: The file, which is moved.
-            name: The file's name in a node.
-            sha256: The hash of the file.
-            extension: The extension without the dot.
-        """
+        """Moves a file here that only the nodes of a graph can find, by name."""
         kept = self.folder / f"{sha256}.{extension}"
         path.replace(kept)
         self._named[name] = kept
@@ -108,9 +86,6 @@ class FileStore:
         """Stores a result.
 
         The name of the file has ComfyUI's format; names differ in token and time.
-
-        Returns:
-            The link to the file.
         """
         now = self._clock.now()
         place = f"{_RESULTS}ComfyUI_{index:05d}_{token}_{int(now)}.{extension}"
@@ -131,14 +106,7 @@ class FileStore:
         return re.match(re.escape(self.url).replace(re.escape(ANY_ADDRESS), "[^/:]+") + "/", link) is not None
 
     def find(self, link: str) -> StoredFile:
-        """Finds the file behind a link.
-
-        Args:
-            link: The whole link, or its path and query.
-
-        Raises:
-            DeadLink: The file does not exist, or the link has expired or has an invalid signature.
-        """
+        """Finds the file behind a link, or behind its path and query; raises `DeadLink` if it is not valid."""
         parts = urlsplit(link)
         place = unquote(parts.path)
         found = self._files.get(place)
@@ -155,14 +123,7 @@ class FileStore:
         return DeadLink(self._assumptions.expired_result_status, "NoSuchKey", "The specified key does not exist.")
 
     def check(self, link: str) -> str:
-        """Checks the signature of a link.
-
-        Returns:
-            The path to which the link points.
-
-        Raises:
-            DeadLink: The link has expired or has an invalid signature.
-        """
+        """Checks the signature of a link, and returns the path of the link; raises `DeadLink`."""
         parts = urlsplit(link)
         place, query = unquote(parts.path), parse_qs(parts.query, separator="&")
         window = query.get("q-sign-time", [""])[0]

@@ -56,14 +56,7 @@ class Target:
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """A start request that has passed all checks.
-
-    Attributes:
-        spec: The task to create.
-        verdict: The result of validation.
-        failure: The failure that the task will report, if any.
-        may_wait: Whether the task waits in the personal queue if no slot is free.
-    """
+    """A start request that has passed all checks."""
 
     spec: TaskSpec
     verdict: Verdict
@@ -115,11 +108,7 @@ FindTarget = Callable[[Start], Target]
 
 
 def workflow_target(start: Start, *, workflow_id: str) -> Target:
-    """Finds the workflow that a start request names.
-
-    Raises:
-        Refused: The workflow does not exist, was never run, or is protected.
-    """
+    """Finds the workflow of a start request; raises `Refused` if it does not exist, was never run, or is protected."""
     known = start.assumptions
     sent = start.call.body.get("workflow") if start.is_v1 or known.v2_reads_workflow else None
     workflow = start.call.state.workflows.find(workflow_id)
@@ -147,11 +136,7 @@ def _own_graph(start: Start, sent: object, *, beside: Graph) -> Target:
 
 
 def app_target(start: Start, *, app_id: str) -> Target:
-    """Finds the app that a start request names.
-
-    Raises:
-        Refused: The app does not exist or is protected.
-    """
+    """Finds the app of a start request; raises `Refused` if it does not exist or is protected."""
     app = find_app(start.call.state, app_id)
     _check_password(start, app.password)
     fields = frozenset((item.node_id, item.field_name) for item in app.fields)
@@ -160,22 +145,14 @@ def app_target(start: Start, *, app_id: str) -> Target:
 
 
 def quick_target(start: Start, *, app_id: str, code: str) -> Target:
-    """Finds the quick-create module that a start request names.
-
-    Raises:
-        Refused: The module does not exist, or the code belongs to another module.
-    """
+    """Finds the quick-create module of a start request; raises `Refused` if it does not exist or has another code."""
     if find_app(start.call.state, app_id).quick_code != code:
         raise Refused(*start.assumptions.wrong_quick_code)
     return app_target(start, app_id=app_id)
 
 
 def find_app(state: State, app_id: object) -> App:
-    """Finds an app.
-
-    Raises:
-        Refused: The app does not exist.
-    """
+    """Finds an app; raises `Refused` if it does not exist."""
     app = state.apps.find(app_id)
     if app is None:
         raise Refused("901")
@@ -193,9 +170,6 @@ def prepare(start: Start, find: FindTarget) -> Run:
     """Checks and prices a start request; blocks, so call it from a thread.
 
     The order is parameters, money, lookup, node list, content, graph; the position of money is an assumption.
-
-    Raises:
-        Refused: The service would refuse the request.
     """
     call, bad = start.call, start.bad
     state, key, body = call.state, call.key, call.body

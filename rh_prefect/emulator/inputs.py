@@ -34,12 +34,7 @@ _FETCH_SECONDS: Final = 10.0
 
 @dataclass(slots=True)
 class Inputs:
-    """The files of one request.
-
-    Attributes:
-        files: Paths by wire key, in the order of the request.
-        lengths: The length in seconds by kind of file, for kinds that have a length.
-    """
+    """The files of one request by wire key, and their lengths in seconds by kind of file."""
 
     files: dict[str, list[Path]] = field(default_factory=dict)
     lengths: dict[str, float] = field(default_factory=dict)

@@ -32,12 +32,7 @@ _WORDS: Final = {
 
 
 def sent_params(model: Model, body: Payload) -> dict[str, object]:
-    """Returns the parameters of a request; null, an empty string and an empty list count as not sent.
-
-    Args:
-        model: The model.
-        body: The request's JSON object.
-    """
+    """Returns the parameters of a request; null, an empty string and an empty list count as not sent."""
     return {param.key: body[param.key] for param in model.params if not _is_empty(param, body.get(param.key))}
 
 
@@ -47,13 +42,7 @@ def _is_empty(param: Param, value: object) -> bool:
 
 
 def violations(assumptions: Assumptions, model: Model, body: Payload) -> list[str]:
-    """Lists the violations of a request, one clause each.
-
-    Args:
-        assumptions: The strictness of the checks.
-        model: The model.
-        body: The request's JSON object.
-    """
+    """Lists the violations of a request, one clause each."""
     sent = sent_params(model, body)
     found = [*_unknown(assumptions, model, body), *_missing(assumptions, model, sent)]
     for param in model.params:

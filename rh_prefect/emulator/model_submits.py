@@ -27,17 +27,7 @@ if TYPE_CHECKING:
 
 
 def accept(call: Call, spec: TaskSpec, *, failure: Failure | None = None, may_wait: bool = False) -> Task:
-    """Creates, charges and records a task, and starts the rendering of its results.
-
-    Args:
-        call: The submit; its fault can make the task fail or finish at once.
-        spec: The task to create.
-        failure: The failure that the task will report, if any.
-        may_wait: Whether the task may wait in the personal queue if no slot is free.
-
-    Raises:
-        Refused: The account cannot pay, or no slot is free.
-    """
+    """Creates, charges and records a task, and starts the rendering of its results."""
     state = call.state
     scripted = _scripted(call, is_graph=spec.graph is not None)
     with state.lock:
@@ -59,12 +49,7 @@ async def first_status(call: Call, task: Task) -> Status:
 
 
 def tips(call: Call, otherwise: str = "") -> str:
-    """Returns the `promptTips` of the response.
-
-    Args:
-        call: The submit; its fault can name invalid nodes.
-        otherwise: The result of validation; by default no error.
-    """
+    """Returns the `promptTips` of the response: a fault's, or else the result of validation, by default no error."""
     broken = call.fault if has(call.fault, "node-errors") else None
     return task_formats.prompt_tips(broken) if broken or not otherwise else otherwise
 
@@ -136,11 +121,7 @@ class ModelSubmit:
         return next((rate for pattern, rate in rates.items() if fnmatchcase(self.model.endpoint, pattern)), None)
 
     def quote(self) -> Decimal:
-        """Returns the amount of a price preview, which is not always the cost of the task.
-
-        Raises:
-            Refused: The preview has no price.
-        """
+        """Returns the amount of a price preview, which is not always the cost; raises `Refused` without a price."""
         known = self.call.state.assumptions
         unpriced = known.preview_unpriced
         if unpriced is not None and self._is_one_of(known.preview_lacking):

@@ -40,15 +40,7 @@ def new_model(
     rules: Iterable[Rule] = (),
     price: PriceTable | Decimal | str | int | None = None,
 ) -> Model:
-    """Creates a model that the catalogue lacks.
-
-    Args:
-        endpoint: The path after `/openapi/v2/`.
-        output: The kind of output.
-        params: The model's parameters.
-        rules: Rules about several parameters.
-        price: The price: a table, or the amount per call; None for no published price.
-    """
+    """Creates a model that the catalogue lacks; see `Emulator.add_model`."""
     table = price if isinstance(price, PriceTable | None) else PriceTable("call", fixed=Decimal(str(price)))
     family = endpoint.partition("/")[0]
     return Model(endpoint, endpoint, output, family, params=tuple(params), rules=tuple(rules), price=table)

@@ -20,14 +20,7 @@ _LISTS: Final = {"image": "images", "video": "gifs", "audio": "audio", "text": "
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
-    """A graph that was queued at the native proxy.
-
-    Attributes:
-        id: ComfyUI's `prompt_id`.
-        number: The prompt's number, counted from 0.
-        task: The task that runs the graph.
-        client_id: The client that receives the frames of the task.
-    """
+    """A graph that was queued at the native proxy."""
 
     id: str
     number: int

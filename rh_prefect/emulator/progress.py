@@ -35,15 +35,7 @@ _PREVIEW: Final = b"\x00\x00\x00\x01\x00\x00\x00\x01\xff\xd8\xff\xd9"
 
 
 class Progress:
-    """Issues tickets, and sends the frames of tasks.
-
-    Args:
-        tasks: Returns the stage of a task.
-        faults: The faults of connections.
-        clock: The clock of the tickets.
-        url: The address of the API.
-        assumptions: The lifetime of a ticket.
-    """
+    """Issues tickets, and sends the frames of tasks."""
 
     def __init__(self, tasks: Tasks, faults: Faults, clock: Clock, *, url: str, assumptions: Assumptions) -> None:
         self._assumptions = assumptions

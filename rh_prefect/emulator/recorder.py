@@ -119,13 +119,7 @@ R = TypeVar("R", Submission, Request, Download, Delivery)
 
 
 class Recorder:
-    """Records everything that happens; any thread may read the records at any time.
-
-    Args:
-        tasks: Lists the current tasks.
-        mask: Replaces each API key in a string with the key's name.
-        lock: The lock of the tasks, with which a condition can read tasks and records.
-    """
+    """Records everything that happens; any thread may read the records at any time."""
 
     def __init__(
         self, tasks: Callable[[], list[TaskRow]], mask: Callable[[str], str], *, lock: threading.RLock

@@ -31,10 +31,6 @@ class RandomSource:
 
     Every draw depends on the seed, the request, and the number of equal requests before it. The same seed
     and the same requests give the same results again; the order of different requests does not matter.
-
-    Args:
-        seed: The seed of all draws; by default a random number.
-        options: The runtime options; `deterministic` turns draws off.
     """
 
     def __init__(self, seed: int | None = None, *, options: RuntimeOptions) -> None:
@@ -58,15 +54,7 @@ class RandomSource:
         return str(self._draw(f"variant {request}") if seed is None else number(f"seed {seed}", below=_NUMBERS))
 
     def node_seed(self, request: str, below: int) -> int:
-        """Draws the seed of a node, as RunningHub does at each start of a saved workflow.
-
-        Args:
-            request: The request; equal requests have equal texts.
-            below: The upper limit, exclusive.
-
-        Returns:
-            The seed, which depends only on the request if the emulator is deterministic.
-        """
+        """Draws the seed of a node, as RunningHub does at each start of a saved workflow."""
         subject = f"node seed {request}"
         return (number(subject, below=_NUMBERS) if self._options.deterministic else self._draw(subject)) % below
 
@@ -93,17 +81,7 @@ _log = logging.getLogger(__name__)
 
 
 class RenderQueue:
-    """Renders the results of tasks in the background.
-
-    Args:
-        renderer: The renderer.
-        file_store: The store of results.
-        tasks: The tasks.
-        lock: The lock of the tasks.
-        random: The random source.
-        least_bytes: The minimum size of a result; smaller results are padded.
-        failed_code: The error code of a task whose results cannot be rendered.
-    """
+    """Renders the results of tasks in the background."""
 
     def __init__(
         self,

@@ -67,13 +67,7 @@ WORDS: Final[dict[str, str]] = {
 
 
 class Refused(Exception):
-    """A request is refused.
-
-    Args:
-        code: RunningHub's code.
-        words: The message; by default the code's own text.
-        envelope: The format of the response; by default the format of the route.
-    """
+    """A request is refused, in the format of `envelope`, by default that of the route."""
 
     def __init__(self, code: str, words: str = "", *, envelope: Envelope | None = None) -> None:
         self.code = code
@@ -83,13 +77,7 @@ class Refused(Exception):
 
 
 def message_of(assumptions: Assumptions, code: str, words: str = "") -> str:
-    """Returns the message of a refusal: the message of the check, or the text of the code.
-
-    Args:
-        assumptions: Contains the texts that are not published.
-        code: RunningHub's code.
-        words: The message of the check, if any.
-    """
+    """Returns the message of a refusal: the message of the check, or the text of the code."""
     return words or WORDS.get(code) or assumptions.unpublished_words.get(code) or "error"
 
 
@@ -120,14 +108,7 @@ def v2(assumptions: Assumptions, code: str, words: str) -> Response:
 
 
 def task_refusal(assumptions: Assumptions, code: str, words: str, **known: object) -> Response:
-    """Refuses as a task object in which some fields are known.
-
-    Args:
-        assumptions: Contains the empty values of the other fields.
-        code: RunningHub's code.
-        words: The message.
-        known: Fields of the task object.
-    """
+    """Refuses as a task object in which some fields are known."""
     full_code, full_words = assumptions.queue_full_v2
     own = words or (full_words if code == full_code else "")
     error = {"errorCode": code, "errorMessage": message_of(assumptions, code, own)}

@@ -84,15 +84,7 @@ class _Server(uvicorn.Server):
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """Opens a socket to serve on.
-
-    Args:
-        host: The address.
-        port: The port; 0 selects a free port.
-
-    Raises:
-        ConfigError: The port is taken, or the address does not belong to this machine.
-    """
+    """Opens a socket to serve on; raises `ConfigError` for a port that is taken, or another machine's address."""
     # With the protocol named, asyncio switches Nagle's algorithm off, which costs 40 ms an answer.
     bound = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

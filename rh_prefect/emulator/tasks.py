@@ -31,15 +31,7 @@ NATIVE_MACHINES: Final[dict[str, str]] = {"/proxy": "default", "/proxy-plus": "p
 
 @dataclass(frozen=True, slots=True)
 class OutputSpec:
-    """The description of an output that the renderer makes.
-
-    Attributes:
-        model: The model.
-        payload: The wire parameters.
-        inputs: Local files by wire key.
-        node_id: The node of a graph that saves the output.
-        metadata: The metadata of pictures.
-    """
+    """The description of an output that the renderer makes."""
 
     model: Model
     payload: Mapping[str, object]
@@ -149,13 +141,7 @@ class Task:
 
 
 class Tasks:
-    """All tasks of one emulator.
-
-    Args:
-        clock: The clock of the tasks.
-        lock: The lock of the tasks and the wallets.
-        assumptions: The rules for limits, charges and refunds.
-    """
+    """All tasks of one emulator."""
 
     def __init__(self, clock: Clock, *, lock: threading.RLock, assumptions: Assumptions) -> None:
         self._assumptions = assumptions

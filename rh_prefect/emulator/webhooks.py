@@ -72,16 +72,7 @@ class Event:
 
 
 class Webhooks:
-    """Posts events about the ends of tasks; `send` and `forge` post on demand, from any thread.
-
-    Args:
-        tasks: The tasks.
-        recorder: The recorder of deliveries.
-        clock: The clock of retries.
-        faults: The faults of deliveries.
-        options: The format of the data, and the intervals.
-        assumptions: The rules for deliveries and retries.
-    """
+    """Posts events about the ends of tasks; `send` and `forge` post on demand, from any thread."""
 
     def __init__(
         self,

@@ -19,11 +19,7 @@ class BadNodeInfo(Exception):
 
 
 def parse(text: str | Mapping[str, object]) -> Graph | None:
-    """Reads a graph from JSON text or from an object.
-
-    Returns:
-        The graph; None if the value is not an object of nodes.
-    """
+    """Reads a graph from JSON text or from an object; None if the value is not an object of nodes."""
     try:
         raw = json.loads(text) if isinstance(text, str) else text
     except (ValueError, RecursionError):
@@ -53,18 +49,7 @@ def link_of(value: object) -> tuple[str, int] | None:
 
 
 def apply(graph: Graph, items: object) -> set[tuple[str, str]]:
-    """Sets the values in a node list.
-
-    Args:
-        graph: The graph to change.
-        items: The request's `nodeInfoList`.
-
-    Returns:
-        The fields that were set, as (nodeId, fieldName).
-
-    Raises:
-        BadNodeInfo: An item does not match the graph.
-    """
+    """Sets the values in a node list, and returns the fields that were set; raises `BadNodeInfo`."""
     if not isinstance(items, list):
         raise BadNodeInfo("nodeInfoList must be an array")
     return {_set(graph, item) for item in items}
@@ -90,13 +75,7 @@ def _set(graph: Graph, item: object) -> tuple[str, str]:
 
 
 def shake(graph: Graph, *, kept: set[tuple[str, str]], draw: Callable[[int], int]) -> None:
-    """Draws a new value for every seed that was not set.
-
-    Args:
-        graph: The graph to change.
-        kept: The seeds that the request has set, as (nodeId, fieldName).
-        draw: Returns a random number below the given number.
-    """
+    """Draws a new value for every seed but the kept ones; `draw` returns a random number below the given one."""
     for node_id, node in graph.items():
         inputs = inputs_of(node)
         for name in _SEEDS:
@@ -105,13 +84,7 @@ def shake(graph: Graph, *, kept: set[tuple[str, str]], draw: Callable[[int], int
 
 
 def upstream(graph: Graph, node_id: str, *, without: Sequence[str] = ()) -> Iterator[tuple[str, Node]]:
-    """Yields a node and its dependencies, the nearest first.
-
-    Args:
-        graph: The graph.
-        node_id: The node, which comes first.
-        without: Inputs to skip.
-    """
+    """Yields a node and its dependencies, the nearest first, without those of the inputs in `without`."""
     todo, seen = [node_id], {node_id}
     while todo:
         here = todo.pop(0)

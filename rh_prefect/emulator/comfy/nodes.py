@@ -12,15 +12,7 @@ RESOURCE_TYPES: Final[tuple[str, ...]] = get_args(ResourceType)
 
 @dataclass(frozen=True, slots=True)
 class Resource:
-    """A model of the public library, which a loader node can load.
-
-    Attributes:
-        title: The model's name in the list.
-        kind: The kind of model.
-        file: The model's file name in a loader node.
-        base: The base model.
-        tags: The ids and names of the model's tags.
-    """
+    """A model of the public library, which a loader node can load."""
 
     title: str
     kind: ResourceType
@@ -59,14 +51,7 @@ def names_of(kind: ResourceType) -> tuple[str, ...]:
 
 
 def find(kind: str, *, name: str = "", bases: Sequence[str] = (), tags: Sequence[int] = ()) -> list[Resource]:
-    """Searches the library.
-
-    Args:
-        kind: The kind of model.
-        name: A part of the title.
-        bases: Accepted base models.
-        tags: Accepted tags.
-    """
+    """Searches the library by kind, a part of the title, base models and tags."""
     return [
         resource
         for resource in RESOURCES
@@ -113,14 +98,7 @@ class Field:
 
 @dataclass(frozen=True, slots=True)
 class NodeClass:
-    """A class of ComfyUI nodes.
-
-    Attributes:
-        name: The `class_type`.
-        fields: The inputs of the class.
-        outputs: The types of the outputs.
-        saves: The kind of output that nodes of the class save, if any.
-    """
+    """A class of ComfyUI nodes, with the types of its outputs and the kind of file that its nodes save, if any."""
 
     name: str
     fields: Mapping[str, Field] = field(default_factory=dict)

@@ -40,13 +40,7 @@ _MODELS: Final[dict[Output, Model]] = {
 
 
 class BadNode(Exception):
-    """A node has failed while it was running.
-
-    Args:
-        node_id: The node.
-        name: The class of the node.
-        words: The reason.
-    """
+    """A node has failed while it was running."""
 
     def __init__(self, node_id: str, name: str, words: str) -> None:
         self.node_id = node_id
@@ -68,18 +62,7 @@ def model_for(kind: Output = "image") -> Model:
 def pieces_of(
     graph: Graph, outputs: tuple[str, ...], find: Find, *, foreign: frozenset[str], metadata: bool
 ) -> tuple[OutputSpec, ...]:
-    """Lists the outputs of the saving nodes.
-
-    Args:
-        graph: The graph.
-        outputs: The saving nodes that run.
-        find: Finds files.
-        foreign: Node classes that are not checked.
-        metadata: Whether pictures contain the graph as metadata.
-
-    Raises:
-        BadNode: A file is missing or of the wrong kind.
-    """
+    """Lists the outputs of the saving nodes; raises `BadNode` if a file is missing or of the wrong kind."""
     text = json.dumps(graph) if metadata else ""
     return tuple(_render_output(graph, node_id, find, foreign, text) for node_id in outputs)
 

@@ -22,13 +22,7 @@ _TYPES: dict[str, Callable[[object], object]] = {
 
 @dataclass(frozen=True, slots=True)
 class Files:
-    """The files that a graph may name.
-
-    Attributes:
-        has_media: Returns whether the name is a stored file or a link.
-        has_lora: Returns whether the LoRA was uploaded.
-        foreign: Node classes that are not checked.
-    """
+    """The files that a graph may name."""
 
     has_media: Callable[[str], bool]
     has_lora: Callable[[str], bool]

@@ -17,14 +17,7 @@ _VERTICES, _INDICES = 34962, 34963
 
 
 def cube(*, hue: float) -> bytes:
-    """Builds a GLB file with one cube.
-
-    Args:
-        hue: The colour, from 0 to 1 around the colour circle.
-
-    Returns:
-        Header, JSON chunk and BIN chunk, each padded to four bytes, as glTF 2.0 requires (section 4.4).
-    """
+    """Builds a GLB file with one cube; each chunk is padded to four bytes, as glTF 2.0 requires (section 4.4)."""
     points, normals, indices = _mesh()
     parts = [points.tobytes(), normals.tobytes(), indices.tobytes()]
     document = json.dumps(_document(parts, indices.size, hue), separators=(",", ":")).encode()

@@ -18,16 +18,7 @@ _HEAD = 33
 
 
 def stamp(picture: Path, graph: str, *, to: Path) -> Path:
-    """Copies a PNG, and writes a graph to the `prompt` metadata of the copy.
-
-    Args:
-        picture: The picture; only a PNG can contain the graph.
-        graph: The graph as JSON; if the string is empty, nothing is copied.
-        to: The copy.
-
-    Returns:
-        The file that has the metadata, or the picture itself.
-    """
+    """Copies a PNG, and writes a graph to the `prompt` metadata of the copy."""
     if not graph or picture.suffix != ".png":
         return picture
     data = picture.read_bytes()

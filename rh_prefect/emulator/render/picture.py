@@ -20,15 +20,7 @@ _SAME_SHAPE = 0.12
 
 
 def draw(request: Request, *, index: int = 0) -> Image.Image:
-    """Draws one picture of a request.
-
-    Args:
-        request: A request to an image model, or to a video model that starts from words.
-        index: The number of the picture among several; each shows a different scene.
-
-    Returns:
-        An RGB picture.
-    """
+    """Draws one of the pictures of a request to an image model, or to a video model that starts from words."""
     if request.images and request.model.output == "image":
         return _edited(request)
     natural = _WIDE if request.model.output == "video" else _SQUARE

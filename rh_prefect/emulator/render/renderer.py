@@ -21,13 +21,7 @@ from rh_prefect.media.edit.audio_samples import RATE
 
 @dataclass(frozen=True, slots=True)
 class Rendered:
-    """One output: a file, or text.
-
-    Attributes:
-        path: The file, which belongs to the renderer; None for text.
-        text: The text; None for a file.
-        extension: The extension as RunningHub gives it, without a dot: `png`, `mp4`, `mp3`, `glb`, `txt`.
-    """
+    """One output: a file, which belongs to the renderer, or text."""
 
     path: Path | None
     text: str | None
@@ -35,16 +29,7 @@ class Rendered:
 
 
 class Renderer:
-    """Renders requests; thread-safe.
-
-    Args:
-        folder: The folder of the files.
-        long_side: The longest side of pictures and videos, in pixels.
-        fps: Frames per second of videos that are made from pictures.
-        max_seconds: The longest sound or video in seconds; None for no limit.
-        id_answers: The format of answers that are ids.
-        lyrics_as_text: Whether a lyrics model that is listed under audio returns text.
-    """
+    """Renders requests; thread-safe."""
 
     def __init__(
         self,
@@ -129,12 +114,7 @@ class Renderer:
 
 
 def make(request: Request, stem: Path) -> list[Rendered]:
-    """Renders the files of a request.
-
-    Args:
-        request: The request.
-        stem: The path of the files, without an extension.
-    """
+    """Renders the files of a request; `stem` is their path without an extension."""
     if request.model.output == "image":
         return _pictures(request, stem)
     if request.model.output == "video":

@@ -32,14 +32,7 @@ class Stopped(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """The limits of a rendering.
-
-    Attributes:
-        long_side: The longest side of pictures and videos, in pixels.
-        fps: Frames per second of videos that are made only from pictures.
-        max_seconds: The longest sound or video in seconds; None for no limit.
-        stopping: Set when the emulator stops, which does not wait for a long rendering.
-    """
+    """The limits of a rendering."""
 
     long_side: int = 256
     fps: int = 12
@@ -175,11 +168,7 @@ class Request:
         return "jpg" if asked.startswith("jp") else "webp" if asked.startswith("webp") else "png"
 
     def size(self, natural: Size) -> Size:
-        """Returns the size of the output: the requested shape, scaled down to the long side.
-
-        Args:
-            natural: A size, such as that of the input picture, whose shape is used if the request has no size.
-        """
+        """Returns the size of the output: the requested shape, scaled down to the long side."""
         asked = self._asked_size()
         if asked is None:
             return fit(natural, self.limits.long_side)

@@ -148,15 +148,7 @@ _LAND_WORDS: dict[Land, tuple[str, ...]] = {
 
 
 def paint(text: str, size: Size) -> Image.Image:
-    """Paints the scene of a text.
-
-    Args:
-        text: The subject of the picture; the same text gives the same picture.
-        size: The size in pixels.
-
-    Returns:
-        An RGB picture.
-    """
+    """Paints the scene of a text."""
     random = np.random.default_rng(int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big"))
     light = _choose_light(text, random)
     land = _choose_land(text, random)

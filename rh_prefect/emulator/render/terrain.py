@@ -14,17 +14,7 @@ LANDS: tuple[Land, ...] = ("hills", "mountains", "dunes", "forest", "city", "sea
 
 
 def ridge(land: Land, *, width: int, depth: float, random: np.random.Generator) -> Array:
-    """Draws one layer's outline.
-
-    Args:
-        land: The kind of land.
-        width: The width in pixels.
-        depth: 0 for the farthest layer, 1 for the nearest.
-        random: The random source.
-
-    Returns:
-        Heights above the layer's foot, one per column, about 0 to 1.
-    """
+    """Draws one layer's outline: heights of its columns above its foot; `depth` is 1 for the nearest layer."""
     return _OUTLINES[land](width, depth, random)
 
 

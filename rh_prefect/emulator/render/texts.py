@@ -58,12 +58,7 @@ _IDS = (
 
 
 def answer(request: Request, *, ids_as: Literal["json", "lines"] = "json") -> str:
-    """Answers a request to a text model; requests with equal parameters and variants get equal answers.
-
-    Args:
-        request: The request.
-        ids_as: The format in which ids are written.
-    """
+    """Answers a request to a text model; requests with equal parameters and variants get equal answers."""
     for part, ids in _IDS:
         if request.names(part):
             found = _with_ids(request, ids)
@@ -78,12 +73,7 @@ def answer(request: Request, *, ids_as: Literal["json", "lines"] = "json") -> st
 
 
 def write(prompt: str, *, variant: str = "") -> str:
-    """Writes text: a list or JSON if the prompt asks for it, otherwise a paragraph.
-
-    Args:
-        prompt: The request.
-        variant: Distinguishes answers to the same prompt.
-    """
+    """Writes text: a list or JSON if the prompt asks for it, otherwise a paragraph."""
     if "json" in prompt.lower():
         prompt = re.sub(r"([\"'`])(\w+)\1", r"\2", prompt)  # the names of fields may be quoted
     subject = subject_of(prompt)

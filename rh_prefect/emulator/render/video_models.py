@@ -43,17 +43,7 @@ def animate(request: Request, to: Path) -> None:
 
 
 def pan(pictures: Sequence[Image.Image], *, size: Size, count: int, seed: str) -> Iterator[Image.Image]:
-    """Moves over one picture, or over several that fade into each other.
-
-    Args:
-        pictures: RGB, of any size.
-        size: The frames' size.
-        count: The number of frames.
-        seed: A text that chooses the direction of the movement and of the zoom.
-
-    Yields:
-        The frames.
-    """
+    """Moves over one picture, or over several that fade into each other."""
     # A little more than the frames' size keeps the nearest view sharp, and each frame cheap for every upload.
     ground = (round(size[0] * (1 + _ZOOM)), round(size[1] * (1 + _ZOOM)))
     grounds = [fill(picture, ground) for picture in pictures]

@@ -79,11 +79,7 @@ async def _accept(call: Call, run: Run) -> tuple[Task, Status]:
 
 
 def needed(call: Call, name: str) -> str:
-    """Reads a required field of a v1 body; ids may be numbers.
-
-    Raises:
-        Refused: The field is missing or blank.
-    """
+    """Reads a required field of a v1 body; ids may be numbers. Raises `Refused` if it is missing or blank."""
     value = call.body.get(name)
     if isinstance(value, bool) or not isinstance(value, str | int) or not str(value).strip():
         raise Refused("301", call.state.assumptions.v1_blank.format(field=name))
@@ -183,16 +179,7 @@ def _listed(call: Call, app: App) -> dict[str, object]:
 
 
 def page_of(call: Call, rows: Sequence[object], *, size: int) -> dict[str, object]:
-    """Returns the requested page of a list in RunningHub's format.
-
-    Args:
-        call: The request, with `current` (the page number, from 1) and `size`.
-        rows: All rows.
-        size: The default page size.
-
-    Raises:
-        Refused: `current` or `size` is not a number, or is below 1.
-    """
+    """Returns the requested page of a list in RunningHub's format; raises `Refused` for a page that cannot be."""
     known, body = call.state.assumptions, call.body
     current, asked = (body.get(name) or default for name, default in (("current", 1), ("size", size)))
     if not all(isinstance(number, int) and number > 0 for number in (current, asked)):

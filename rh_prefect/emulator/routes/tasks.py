@@ -27,11 +27,7 @@ async def query(call: Call) -> Response:
 
 
 def _task_id(call: Call) -> str:
-    """Reads the id in a v2 query, which is a string or a number.
-
-    Raises:
-        Refused: The id is missing or not a positive number.
-    """
+    """Reads the id in a v2 query, which is a string or a number; raises `Refused` if it is not a positive number."""
     sent = call.body.get("taskId")
     if sent in (None, ""):
         raise Refused(*call.state.assumptions.missing_task_id)
