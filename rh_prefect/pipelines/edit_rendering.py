@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -48,7 +49,7 @@ def _made(make: Callable[..., Any], to: Path, params: Params, *sources: str) -> 
     """Calls `make` with the parameters `sources` by position, and with the other parameters except `format` by name."""
     options = {name: value for name, value in params.items() if name not in (*sources, "format")}
     made = make(*(params[name] for name in sources), to, **options)
-    return Rendered(to, seconds=getattr(made, "seconds", made))
+    return Rendered(to, seconds=made)
 
 
 def _check_files(name: str, params: Params) -> None:
@@ -63,11 +64,6 @@ def _check_files(name: str, params: Params) -> None:
                 f"{param.name} of {name} takes {takes}. Nothing was read, and nothing was paid. What to do: "
                 f"give {param.name} {param.takes if param.takes_files else 'a value that is not a file'}."
             )
-
-
-def _concat(params: Params, folder: Path) -> Rendered:
-    audio = "keep" if any(map(edit.has_sound, params["videos"])) else "drop"
-    return _made(edit.concat, folder / "film.mp4", {**params, "audio": audio}, "videos")
 
 
 def _captions(params: Params, folder: Path) -> Rendered:
@@ -133,12 +129,12 @@ def _picture_format(params: Params) -> str:
 
 
 _EDITS: Mapping[str, Callable[[Params, Path], Rendered]] = {
-    "transition": _file(edit.crossfaded, "film.mp4", "videos"),
+    "transition": _file(partial(edit.concat, seconds=0.5), "film.mp4", "videos"),
     "title": _file(edit.title_clip, "title.mp4", "text"),
     "still": _file(edit.still_clip, "still.mp4", "image"),
     "frame": _file(edit.frame, "frame.jpg", "video"),
     "contact_sheet": _file(edit.contact_sheet, "sheet.jpg", "of"),
-    "concat": _concat,
+    "concat": _file(edit.concat, "film.mp4", "videos"),
     "captions": _captions,
     "mix": _mix,
     "mux": _mux,

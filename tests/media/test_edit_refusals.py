@@ -5,7 +5,6 @@ import wave
 from collections.abc import Callable, Iterator
 from fractions import Fraction
 from pathlib import Path
-from typing import Any, cast
 
 import pytest
 from PIL import Image
@@ -19,7 +18,6 @@ from rh_prefect.media.edit import (
     concat,
     contact_sheet,
     convert_image,
-    crossfaded,
     extract_audio,
     frame,
     mix,
@@ -58,12 +56,12 @@ def edits(good: Path, logo: Path) -> dict[str, Edit]:
         "mux-sound": lambda bad, to: mux(good, bad, to.with_suffix(".mp4")),
         "mix-speech": lambda bad, to: mix([(0, good), (1, bad)], None, to.with_suffix(".wav")),
         "mix-music": lambda bad, to: mix(good, bad, to.with_suffix(".m4a")),
-        "concat": lambda bad, to: concat([good, bad], to.with_suffix(".mp4"), audio="keep"),
+        "concat": lambda bad, to: concat([good, bad], to.with_suffix(".mp4")),
         "sheet": lambda bad, to: contact_sheet([good, bad], to.with_suffix(".jpg")),
         "last": lambda bad, to: frame(bad, to.with_suffix(".png"), at="last"),
         "poster": lambda bad, to: frame(bad, to.with_suffix(".jpg"), at="middle"),
         "captions": lambda bad, to: captions(bad, to.with_suffix(".mp4"), cues=[Cue(0, 1, "a")]),
-        "transition": lambda bad, to: crossfaded([good, bad], to.with_suffix(".mp4"), seconds=0.1),
+        "transition": lambda bad, to: concat([good, bad], to.with_suffix(".mp4"), seconds=0.1),
         "resize": lambda bad, to: resize(
             bad, to.with_suffix(".jpg" if "picture" in bad.name else ".mp4"), width=32, height=32
         ),
@@ -137,9 +135,10 @@ def test_a_file_without_what_is_needed_is_refused(tmp_path: Path, edits: dict[st
 
 def test_a_video_shorter_than_a_frame_of_the_result_is_refused(tmp_path: Path) -> None:
     short, to = samples.mp4(tmp_path / "short.mp4", seconds=0.003, fps=1000, audio=False), tmp_path / "result.mp4"
-    for edit in (lambda: resize(short, to, width=32, height=32), lambda: concat([short], to)):
-        with pytest.raises(MediaError, match=r"result\.mp4 would have no frames.*What to do"):
-            edit()
+    with pytest.raises(MediaError, match=r"result\.mp4 would have no frames.*What to do"):
+        resize(short, to, width=32, height=32)
+    with pytest.raises(MediaError, match=r"result\.mp4 would have no frames.*What to do"):
+        concat([short], to)
     assert not to.exists()
 
 
@@ -171,10 +170,10 @@ def test_music_too_short_to_repeat_is_refused(tmp_path: Path) -> None:
 
 def test_a_size_that_follows_from_the_picture_is_checked(tmp_path: Path) -> None:
     wide, to = clip_samples.plain(tmp_path / "wide.png", RED, (2000, 100)), tmp_path / "result.mp4"
-    with pytest.raises(InputError, match="`width` must be from 1 to 16384, not 21600"):
+    with pytest.raises(InputError, match="width would be 21600 pixels, but must be from 1 to 16384"):
         still_clip(wide, to, seconds=0.2, height=1080)
     squeezed = clip_samples.solid(tmp_path / "squeezed.mp4", [RED], size=(8200, 16), pixel_aspect=Fraction(2))
-    with pytest.raises(InputError, match="`width` must be from 1 to 16384, not 16400"):
+    with pytest.raises(InputError, match="width would be 16400 pixels, but must be from 1 to 16384"):
         concat([squeezed], to)
     assert not to.exists()
 
@@ -205,10 +204,9 @@ def test_a_place_that_is_none_is_a_store_error(tmp_path: Path, good: Path, edits
     assert sorted(path.name for path in tmp_path.iterdir()) == ["good.mp4"]
 
 
-def test_wrong_arguments_are_refused_before_anything_is_written(tmp_path: Path, good: Path, logo: Path) -> None:
+def test_a_name_of_another_type_is_refused_before_anything_is_written(tmp_path: Path, good: Path, logo: Path) -> None:
     to, cues = tmp_path / "result.mp4", [Cue(0, 1, "a")]
-    png, wav, wrong = to.with_suffix(".png"), to.with_suffix(".wav"), cast("Any", "wrong")
-    sound, nan, inf = samples.wav(logo.with_name("sound.wav")), float("nan"), float("inf")
+    png, wav = to.with_suffix(".png"), to.with_suffix(".wav")
     edits: dict[str, list[Callable[[], object]]] = {
         r"result\.png is not a valid name for a video": [
             lambda: resize(good, png, width=32, height=32),
@@ -218,7 +216,6 @@ def test_wrong_arguments_are_refused_before_anything_is_written(tmp_path: Path, 
             lambda: title_clip("a", png, seconds=0.2),
             lambda: captions(good, png, cues=cues),
             lambda: concat([good], png),
-            lambda: crossfaded([good, good], png, seconds=0.1),
             lambda: mux(good, good, png),
         ],
         r"result\.mp4 is not a valid name for a picture": [
@@ -233,47 +230,8 @@ def test_wrong_arguments_are_refused_before_anything_is_written(tmp_path: Path, 
             lambda: extract_audio(good, to),
             lambda: add_sounds(good, good, to),
         ],
-        "`width` must be from 1 to 16384, not -5": [
-            lambda: resize(logo, png, width=-5, height=32),
-            lambda: resize(good, to, width=-5, height=32),
-            lambda: still_clip(logo, to, seconds=0.2, width=-5),
-            lambda: title_clip("a", to, seconds=0.2, width=-5),
-            lambda: concat([good], to, width=-5),
-            lambda: crossfaded([good, good], to, width=-5),
-        ],
-        "`height` must be from 1 to 16384, not 0": [lambda: resize(logo, png, width=32, height=0)],
-        "`size` must be from 0 to 1, not 2": [
-            lambda: watermark(good, logo, to, size=2),
-            lambda: captions(good, to, cues=cues, size=2),
-        ],
-        "`opacity` must be from 0 to 1, not nan": [lambda: watermark(logo, logo, png, opacity=nan)],
-        "`at` must be 0 or more seconds, not -1": [lambda: frame(good, png, at=-1)],
-        "`start` must be 0 or more seconds, not nan": [
-            lambda: trim(good, to, start=nan, seconds=1),
-            lambda: trim(sound, wav, start=nan, seconds=1),
-        ],
-        "`seconds` must be 0 or more seconds, not inf": [
-            lambda: trim(good, to, seconds=inf),
-            lambda: still_clip(logo, to, seconds=inf),
-        ],
-        "`seconds` must be more than 0 for a sound": [lambda: trim(sound, wav, seconds=0)],
-        "begin at -1": [lambda: mix([(-1, good)], None, wav)],
-        "begin at nan": [lambda: mix([(nan, good)], None, wav)],
-        "0 seconds": [lambda: mix(good, None, wav, seconds=0)],
-        "nan seconds": [lambda: mix(good, None, wav, seconds=nan)],
-        "inf seconds": [lambda: mix(good, None, wav, seconds=inf)],
-        "`loudness` must be from -70 to 0, not 3": [lambda: extract_audio(good, wav, loudness=3)],
-        "`music_level` must be from -70 to 0, not 3": [lambda: mix(None, good, wav, music_level=3)],
-        "`fit` must be contain or cover or stretch, not wrong": [
-            lambda: resize(logo, png, width=32, height=32, fit=wrong),
-            lambda: concat([good], to, fit=wrong),
-            lambda: crossfaded([good, good], to, fit=wrong),
-        ],
-        "`audio` must be drop or keep, not wrong": [lambda: concat([good], to, audio=wrong)],
-        "`look` must be fade or black, not wrong": [lambda: crossfaded([good, good], to, look=wrong)],
-        "`zoom` must be none or in or out, not wrong": [lambda: still_clip(logo, to, seconds=0.2, zoom=wrong)],
-        "`corner` must be top-left or .*, not wrong": [lambda: watermark(logo, logo, png, corner=wrong)],
-        "`place` must be bottom or top, not wrong": [lambda: captions(good, to, cues=cues, place=wrong)],
+        "nothing to mix in 0 seconds": [lambda: mix([], None, wav)],
+        "no clips to join": [lambda: concat([], to)],
     }
     for words, calls in edits.items():
         for call in calls:

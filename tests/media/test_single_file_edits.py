@@ -178,9 +178,9 @@ def test_clips_are_joined_at_a_given_size(tmp_path: Path) -> None:
         clip_samples.solid(tmp_path / f"{n}.mp4", [c] * 6, size=s)
         for n, (c, s) in enumerate([(RED, (64, 48)), (GREEN, (36, 64))])
     ]
-    joined = concat(clips, tmp_path / "joined.mp4", fit="cover", width=48, height=48)
+    concat(clips, tmp_path / "joined.mp4", fit="cover", width=48, height=48)
     film = clip_samples.play(tmp_path / "joined.mp4")
-    assert (film.size, (joined.width, joined.height)) == ((48, 48), (48, 48))
+    assert film.size == (48, 48)
     assert [near(film.frames[n].getpixel((1, 1)), c) for n, c in ((2, RED), (8, GREEN))] == [True, True]
 
 

@@ -140,11 +140,13 @@ async def test_the_plan_knows_how_long_a_film_with_transitions_is(clips: list[Pa
         ("place: top", "captions takes either `text`, or `file`"),
         ("text: $(params.none)", "text is empty: captions needs text to draw"),
         ("text: [a, b], at: [1]", "at needs one time for each item of text: text has 2, but at has 1"),
+        ("text: a, place: $(params.words.name)", "place takes bottom or top, not w"),
+        ("text: a, at: $(params.late)", "at takes a number from 0 to 86400, not -1"),
     ],
 )
 async def test_captions_take_a_text_or_a_file(given: str, problem: str, clips: list[Path], tmp_path: Path) -> None:
     (tmp_path / "w.srt").write_text("1\n00:00:00,000 --> 00:00:00,500\nHello\n")
-    text = 'params: {clip: {type: video}, words: {type: file}, none: {type: string, default: " "}}\n'
+    text = 'params: {clip: video, words: file, none: {type: string, default: " "}, late: {type: number, default: -1}}\n'
     text += steps(film=f"edit: captions, with: {{video: $(params.clip), {given}}}")
     (said,) = await problems_of(text, clip=str(clips[0]), words=str(tmp_path / "w.srt"))
     assert problem in said

@@ -19,7 +19,6 @@ from av.video.stream import VideoStream
 from PIL import Image, ImageCms, ImageDraw, ImageFont, ImageOps, UnidentifiedImageError
 
 from rh_prefect.errors import InputError, MediaError
-from rh_prefect.media.edit.argument_checks import check_time
 from rh_prefect.media.edit.output import format_for, write_image
 from rh_prefect.media.edit.video_reader import (
     USUAL_RATE,
@@ -129,8 +128,6 @@ def still(source: Path, *, side: int) -> Image.Image:
 
 def _frame(video: Path, at: At) -> Image.Image:
     """Returns a frame of a video; seeks to an earlier key frame if possible, otherwise decodes from the start."""
-    if isinstance(at, int | float):
-        check_time("at", at)
     image = _look(video, at, jump=True) or _look(video, at, jump=False)
     if image is None:
         raise MediaError(f"The video {video} has no frames. What to do: create or download it again.")

@@ -13,7 +13,6 @@ import av
 from PIL import Image, ImageDraw, ImageOps
 
 from rh_prefect.errors import InputError
-from rh_prefect.media.edit.argument_checks import check_number, check_size, check_time, check_word
 from rh_prefect.media.edit.frames_and_thumbnails import Font, flat, font_for, missing_letter, open_image
 from rh_prefect.media.edit.output import write_pictures
 from rh_prefect.media.edit.single_file_edits import overlaid, write_film
@@ -54,8 +53,6 @@ def captions(
     """
     if not cues:
         raise InputError(f"There are no captions for {video}. What to do: pass text, or subtitles that contain text.")
-    check_word("place", place, Place)
-    check_number("size", size, 0, 1)
     look = _font_of("".join(cue.text for cue in cues), font)
     canvas = Shape.around([shape_of(video)])
     return write_film(to, canvas, _captioned(fitted(video, canvas), canvas, cues, place, (size, look)), video)
@@ -72,8 +69,6 @@ def title_clip(
     font: Path | None = None,
 ) -> float:
     """Makes a silent video of text on a dark background or darkened picture; returns the video's length in seconds."""
-    check_time("seconds", seconds)
-    check_size(width, height)
     ground = Image.new("RGB", (even(width), even(height)), _GROUND)
     if image is not None:
         picture = ImageOps.fit(flat(open_image(image)), ground.size, Image.Resampling.LANCZOS)

@@ -18,7 +18,6 @@ from PIL import Image
 
 from rh_prefect.errors import InputError, MediaError, StoreError
 from rh_prefect.local_files import atomic_path
-from rh_prefect.media.edit.argument_checks import check_size
 from rh_prefect.media.edit.audio_samples import PIECE, RATE, Samples, Sound, frame_of
 from rh_prefect.media.edit.video_reader import USUAL_RATE, Shape
 
@@ -31,6 +30,20 @@ _FORMATS = {
 
 _LONGEST_JPEG = 65_500
 """Maximum pixels of a JPEG's side in libjpeg, with which Pillow writes."""
+
+
+_LARGEST = 16384
+"""Maximum width and height, in pixels, that H.264 allows."""
+
+
+def check_size(width: int, height: int) -> None:
+    """Raises an `InputError` if a video cannot have this width and height in pixels."""
+    for name, length in (("width", width), ("height", height)):
+        if not 1 <= length <= _LARGEST:
+            raise InputError(
+                f"The video's {name} would be {length} pixels, but must be from 1 to {_LARGEST}. What to do: choose "
+                "another size."
+            )
 
 
 def format_for(to: Path, kind: Literal["picture", "video", "sound track"]) -> str:

@@ -16,13 +16,12 @@ import numpy as np
 from av.filter import Graph
 from PIL import Image, ImageOps
 
-from rh_prefect.errors import InputError, MediaError
-from rh_prefect.media.edit.argument_checks import check_number, check_size, check_time, check_word
+from rh_prefect.errors import MediaError
 from rh_prefect.media.edit.audio_samples import RATE, Sound, empty_sound, padded, recording
 from rh_prefect.media.edit.filter_graphs import filtered, linked
 from rh_prefect.media.edit.frames_and_thumbnails import flat, image_for, open_image
 from rh_prefect.media.edit.mixdown import mix
-from rh_prefect.media.edit.output import create_film, create_track, write_image, write_pictures
+from rh_prefect.media.edit.output import check_size, create_film, create_track, write_image, write_pictures
 from rh_prefect.media.edit.video_reader import (
     USUAL_RATE,
     Fit,
@@ -52,8 +51,6 @@ def resize(source: Path, to: Path, *, width: int, height: int, fit: Fit = "cover
     `fit` fills the size and crops (`cover`), adds bars (`contain`) or distorts (`stretch`). Returns a
     video's length in seconds.
     """
-    check_size(width, height)
-    check_word("fit", fit, Fit)
     if _kind_of(source) == "image":
         write_image(_fitted_image(image_for(source, to), width, height, fit), to)
         return None
@@ -63,15 +60,10 @@ def resize(source: Path, to: Path, *, width: int, height: int, fit: Fit = "cover
 
 def trim(source: Path, to: Path, *, seconds: float, start: float = 0.0) -> float:
     """Saves a section of a video or a sound, and returns its length in seconds, shorter if the file ends earlier."""
-    check_time("start", start)
-    check_time("seconds", seconds)
     if _kind_of(source) == "image":
         raise MediaError(f"The file {source} is a picture, which has no length. What to do: give a video or a sound.")
     if not has_picture(source):
-        samples = round(seconds * RATE)
-        if not samples:
-            raise InputError("`seconds` must be more than 0 for a sound. What to do: pass a longer time.")
-        return _write_sound(to, source, start=start, samples=samples)
+        return _write_sound(to, source, start=start, samples=round(seconds * RATE))
     canvas = _canvas_to_cut(source)
     first, count = round(start * canvas.rate), max(1, round(seconds * canvas.rate))
     frames = islice(fitted(source, canvas), first, first + count)
@@ -94,9 +86,6 @@ def watermark(
 
     `size` is the logo's width as a fraction of the file's width; `opacity` is from 0, which is invisible, to 1.
     """
-    check_word("corner", corner, Corner)
-    check_number("size", size, 0, 1)
-    check_number("opacity", opacity, 0, 1)
     if _kind_of(source) == "image":
         image = image_for(source, to).convert("RGBA")
         mark = _logo(logo, image.size, size, opacity)
@@ -116,9 +105,6 @@ def still_clip(
 
     A missing width or height follows from the other and the picture's proportions; without either, the size is kept.
     """
-    check_time("seconds", seconds)
-    check_size(width, height)
-    check_word("zoom", zoom, Zoom)
     picture = flat(open_image(image))
     width = width or round((height or picture.height) * picture.width / picture.height)
     height = height or round(width * picture.height / picture.width)

@@ -12,7 +12,6 @@ from typing import Literal
 
 from rh_prefect.display_texts import counted
 from rh_prefect.errors import InputError, MediaError
-from rh_prefect.media.edit.argument_checks import check_time
 from rh_prefect.media.edit.video_reader import reading
 
 _SENTENCE = re.compile(r".+?(?:[.!?…]+[\"'”’)]*(?=\s|$)|[。！？]+[」』”’）]*|$)", re.DOTALL)
@@ -67,9 +66,6 @@ def subtitles(
 
 def cues_of(texts: Sequence[str], *, at: Sequence[float] | None, seconds: float | None) -> list[Cue]:
     """Returns the subtitles of texts: each text with its start and its end; see `subtitles`."""
-    for start in at or ():
-        check_time("at", start)
-    check_time("seconds", seconds)
     return _cues_at(texts, at, seconds) if at is not None else _cues_over(texts, seconds)
 
 
