@@ -21,22 +21,6 @@ SHIPPED = tuple(
 )
 """Those that have a page."""
 
-LARGER = {
-    "product-video": "300 products, 120 without a photo, 1080p",
-    "film": "6 shots",
-    "dub": "30 s",
-    "six-languages": "30 s, 6 languages",
-    "storyboard": "8 scenes",
-    "podcast-video": "30 min, 12 chapters",
-    "model-shootout": "5 models, 2 takes",
-    "two-models": "6 shots",
-    "house-style": "40 photos",
-    "formats": "30 s",
-    "weekly-news": "20 rows, 5 used",
-    "3d-catalogue": "40 photos",
-}
-"""The inputs that `tests/support/samples/example_prices.py` plans each pipeline with."""
-
 PICTURES = "../images/pipelines"
 """The folder of the pictures, as the pages link it."""
 
@@ -49,8 +33,7 @@ def overview() -> str:
     """The table of the shipped pipelines, with their prices for larger inputs."""
     rows = [
         f"| [`{name}`](pipelines/{name}.md) | {Pipeline.shipped(name).file.description} | {of} | {price} |"
-        for name, of in LARGER.items()
-        for price in [GIVEN[name][1]]
+        for name, (_, price, of) in GIVEN.items()
     ]
     head = ["| Name | Makes | For | Least / expected / most |", "| --- | --- | --- | --- |"]
     return "\n".join([*head, *rows])
@@ -59,7 +42,7 @@ def overview() -> str:
 def page(name: str) -> str:
     files, plan = _example(name)
     inputs = sorted((EXAMPLES / name).iterdir(), key=lambda file: file.suffix, reverse=True)
-    of, price = LARGER[name], GIVEN[name][1]
+    _, price, of = GIVEN[name]
     return "\n\n".join(
         [
             "## Example",

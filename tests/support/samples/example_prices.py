@@ -33,18 +33,15 @@ def shots(folder: Path) -> dict[str, Any]:
     return {"table": [{"line": f"line {n}", "photo": photo(folder / f"{n}.png", n)} for n in range(6)]}
 
 
-GIVEN: dict[str, tuple[Given, str]] = {
-    "product-video": (products, "845.52 / 848.15 / 1433.52"),
-    "film": (lambda _: {"prompt": "a lighthouse"}, "3.58 / 18.39 / 20.18"),
-    "six-languages": (lambda f: {"video": video(f / "v.mp4", 30)}, "2.28 / 14.45 / 16.13"),
-    "house-style": (lambda f: {"photos": photos(f / "photos", 40)}, "366.40 / >= 390.40 / >= 406.40"),
-    "dub": (lambda f: {"video": video(f / "v.mp4", 30)}, "0.41 / 2.44 / 5.44"),
-    "two-models": (shots, "31.20 / 31.20 / 31.20"),
-    "weekly-news": (news, "0.18 / 0.52 / 0.96"),
-    "formats": (lambda f: {"master": video(f / "v.mp4", 30), "logo": photo(f / "l.png")}, "0.00 / 0.00 / 0.00"),
+GIVEN: dict[str, tuple[Given, str, str]] = {
+    "product-video": (products, "845.52 / 848.15 / 1433.52", "300 products, 120 without a photo, 1080p"),
+    "film": (lambda _: {"prompt": "a lighthouse"}, "3.58 / 18.39 / 20.18", "6 shots"),
+    "dub": (lambda f: {"video": video(f / "v.mp4", 30)}, "0.41 / 2.44 / 5.44", "30 s"),
+    "six-languages": (lambda f: {"video": video(f / "v.mp4", 30)}, "2.28 / 14.45 / 16.13", "30 s, 6 languages"),
     "storyboard": (
         lambda f: {"hero": photo(f / "h.png"), "opening": "x", "scenes": [{"move": f"m{n}"} for n in range(8)]},
         "28.60 / 28.60 / 28.60",
+        "8 scenes",
     ),
     "podcast-video": (
         lambda f: {
@@ -52,7 +49,21 @@ GIVEN: dict[str, tuple[Given, str]] = {
             "chapters": [{"title": f"c{n}", "seconds": 150} for n in range(12)],
         },
         "1.20 / 1.20 / 1.20",
+        "30 min, 12 chapters",
     ),
-    "model-shootout": (lambda f: {"photo": photo(f / "p.png"), "prompt": "x"}, "19.72 / 19.72 / 19.72"),
-    "3d-catalogue": (lambda f: {"photos": photos(f / "photos", 40)}, "314.00 / 314.00 / 314.00"),
+    "model-shootout": (
+        lambda f: {"photo": photo(f / "p.png"), "prompt": "x"},
+        "19.72 / 19.72 / 19.72",
+        "5 models, 2 takes",
+    ),
+    "two-models": (shots, "31.20 / 31.20 / 31.20", "6 shots"),
+    "house-style": (lambda f: {"photos": photos(f / "photos", 40)}, "366.40 / >= 390.40 / >= 406.40", "40 photos"),
+    "formats": (
+        lambda f: {"master": video(f / "v.mp4", 30), "logo": photo(f / "l.png")},
+        "0.00 / 0.00 / 0.00",
+        "30 s",
+    ),
+    "weekly-news": (news, "0.18 / 0.52 / 0.96", "20 rows, 5 used"),
+    "3d-catalogue": (lambda f: {"photos": photos(f / "photos", 40)}, "314.00 / 314.00 / 314.00", "40 photos"),
 }
+"""The inputs, the prices, and what the documentation calls the inputs."""
