@@ -6,6 +6,7 @@ that its record names.
 
 from __future__ import annotations
 
+import asyncio
 import json
 import time
 import uuid
@@ -22,6 +23,7 @@ from tests.support.processes.film_run import FilmRun, OpenStage
 from tests.support.processes.flow_process import FlowProcess, Said, command
 from tests.support.samples import media as samples
 from tests.support.waiting import wait_until
+from tests.support.world import call_log
 
 pytestmark = [pytest.mark.long, pytest.mark.prefect]
 
@@ -150,7 +152,7 @@ def test_every_account_works_and_none_beyond_its_limit(night: Night) -> None:
 def settle(stage: FilmRun, unknown: set[str]) -> None:
     """Settles jobs which the report names as unknown, and no others."""
     assert {item["jobs"] for item in stage.report() if item["error"] == "SubmissionUnknown"} == unknown
-    stage.settle(unknown)
+    assert asyncio.run(call_log.settle(stage.rh, stage.journal)) == len(unknown)
 
 
 def test_after_a_kill_each_job_is_finished_on_the_account_that_paid_it(night: Night) -> None:

@@ -24,13 +24,13 @@ from rh_prefect.works.journal.job_records_and_state import JobView, jobs_of
 from rh_prefect.works.journal.journal import Journal
 from rh_prefect.works.journal.spool import Spool
 from rh_prefect.works.journal.works_journal import WorksJournal
-from tests.support.processes.flow_process import FlowProcess, FlowProcesses, Said, command, flow_processes
+from tests.support.processes.flow_process import FlowProcess, FlowProcesses, Said, flow_processes
 from tests.support.samples.clip_samples import play
 from tests.support.servers.emulator_env import environment
 from tests.support.servers.holding_proxy import Hold, Proxy
 from tests.support.servers.prefect_server import PrefectServer
 from tests.support.waiting import wait_until
-from tests.support.world.call_log import is_of, request_of
+from tests.support.world.call_log import request_of, settle
 
 FILM = "tests.support.processes.composed_film:film"
 ASKED = {"prompt": "a lighthouse", "shots": 2, "narration": "A light."}
@@ -119,23 +119,11 @@ class FilmRun:
             assert {one["type"] for one in errors} == {"SubmissionUnknown"}
             assert {one["job"] for one in errors} == unknown
             assert all(f"jobs adopt {one['job']}" in one["message"] for one in errors)
-            self.settle(unknown)
+            assert asyncio.run(settle(self.rh, self.journal)) == len(unknown)
             child = self.again(flow)
         assert child.ended() == 0, f"{child.heard('failed')} {child.errors()}"
         done: Said = child.wait_for("done")
         return done
-
-    def settle(self, unknown: set[str]) -> None:
-        """Looks into RunningHub's call log and says what became of each job."""
-        known = {submit.task_id for view in self.jobs() for submit in view.submits}
-        for view in self.jobs():
-            job = f"{self.journal.scope}/{view.key}"
-            if job not in unknown or view.last is None:
-                continue
-            found = [one for one in self.rh.recorder.paid if one.task_id not in known and is_of(one, view.last)]
-            words = ("adopt", job, found[0].task_id) if found else ("mark-refused", job)
-            done = command(self.env, "jobs", *words)
-            assert done.returncode == 0, done.stderr + done.stdout
 
     def check(self, done: Said, *, jobs: Mapping[str, int] = JOBS) -> None:
         """Looks at the books, the store and the film."""
