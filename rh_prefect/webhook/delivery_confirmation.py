@@ -15,7 +15,6 @@ from typing import Final, Literal
 from urllib.parse import urlsplit
 
 from rh_prefect.blocks.lookup import RECORDED
-from rh_prefect.bounded_caches_and_locks import LruSet
 from rh_prefect.errors import RunningHubError, TaskNotFound
 from rh_prefect.flow_runs.recorded_job_collection import queried, record_end, records_of
 from rh_prefect.flow_runs.run_queries_and_scopes import is_flow_run
@@ -33,7 +32,6 @@ AT_ONCE: Final = 8
 MOST_WAITING: Final = 2000
 """Maximum number of deliveries in progress; further ones are refused, and RunningHub sends them again."""
 
-REMEMBERED: Final = 10_000
 Verdict = Literal["done", "nothing", "later"]
 _log = logging.getLogger("rh_prefect")
 
@@ -57,7 +55,7 @@ class Delivery:
 
 
 class Confirmer:
-    """Verifies deliveries in the background on the package's loop thread; repeated deliveries are processed once.
+    """Verifies deliveries in the background on the package's loop thread; of equal deliveries, one at a time.
 
     `on_end` is called on the loop thread when an end was confirmed.
     """
@@ -73,12 +71,11 @@ class Confirmer:
         self._gate = asyncio.Semaphore(AT_ONCE)
         self._lock = threading.Lock()
         self._at_work: set[Delivery] = set()
-        self._done: LruSet[Delivery] = LruSet(REMEMBERED)
 
     def accept(self, delivery: Delivery) -> bool:
         """Accepts a delivery, from any thread, and returns at once; returns False if too many are pending."""
         with self._lock:
-            if delivery in self._done or delivery in self._at_work:
+            if delivery in self._at_work:
                 return True
             if len(self._at_work) >= MOST_WAITING:
                 return False
@@ -87,16 +84,12 @@ class Confirmer:
         return True
 
     async def _work(self, delivery: Delivery) -> None:
-        is_done = False
         try:
-            is_done = await self._look_until_clear(delivery)
+            if await self._look_until_clear(delivery):
+                self._on_end()
         finally:
             with self._lock:
                 self._at_work.discard(delivery)
-                if is_done:
-                    self._done.add(delivery)
-            if is_done:
-                self._on_end()
 
     async def _look_until_clear(self, delivery: Delivery) -> bool:
         for pause in (*PAUSES, None):
