@@ -11,7 +11,7 @@ import asyncio
 import logging
 import threading
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Final
@@ -124,16 +124,8 @@ class SuspendedRunResumer:
     The monitor that `start` starts is idle if no Prefect API is configured.
     """
 
-    def __init__(
-        self,
-        *,
-        every: float = BY_THE_CLOCK,
-        shortest: float = SHORTEST,
-        clock: Callable[[], float] = time.monotonic,
-    ) -> None:
-        self._every = every
+    def __init__(self, *, shortest: float = SHORTEST) -> None:
         self._shortest = shortest
-        self._clock = clock
         self._watched: dict[tuple[UUID, str], _Watched] = {}
         self._lock = threading.Lock()
         self._is_started = False
@@ -193,17 +185,17 @@ class SuspendedRunResumer:
         LOOP.on_close(self.close)
 
     async def _run(self) -> None:
-        due = self._clock()
+        due = time.monotonic()
         soon: list[float] = []
         while True:
-            began = self._clock()
+            began = time.monotonic()
             asks = began >= due
             await self._look(asks=asks)
-            due = began + self._every if asks else due
-            pause = min(soon.pop(0) if soon else self._every, max(0.0, due - self._clock()))
+            due = began + BY_THE_CLOCK if asks else due
+            pause = min(soon.pop(0) if soon else BY_THE_CLOCK, max(0.0, due - time.monotonic()))
             if await self._hears_within(pause):
                 soon = [self._shortest * times for times in AFTER_AN_END]
-            await asyncio.sleep(max(0.0, began + self._shortest - self._clock()))
+            await asyncio.sleep(max(0.0, began + self._shortest - time.monotonic()))
             self._end_event.clear()
 
     async def _hears_within(self, seconds: float) -> bool:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import uuid
-from collections.abc import Awaitable, Callable
 from typing import Final
 from weakref import WeakSet
 
@@ -63,10 +62,9 @@ def subscribe(listener: Poller) -> None:
 class Subscription:
     """A subscription to one Prefect API, which reconnects after every interruption."""
 
-    def __init__(self, *, sleep: Callable[[float], Awaitable[None]] = asyncio.sleep) -> None:
+    def __init__(self) -> None:
         self._listeners: WeakSet[Poller] = WeakSet()
         self._filter = EventFilter(event=EventNameFilter(name=[FINISHED]))
-        self._sleep = sleep
         self._task: asyncio.Task[None] | None = None
         # True before the connection exists: Prefect then also sends the events of the last minute.
         self._is_on = True
@@ -102,7 +100,7 @@ class Subscription:
                 _log.warning(
                     "the ends of tasks are detected only by polling, because Prefect's events are not received: %s", why
                 )
-            await self._sleep(min(_LONGEST_PAUSE, 0.25 * 2**breaks))
+            await asyncio.sleep(min(_LONGEST_PAUSE, 0.25 * 2**breaks))
 
     def _turn(self, *, is_on: bool) -> None:
         self._is_on = is_on

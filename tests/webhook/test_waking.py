@@ -91,12 +91,9 @@ async def until_one_is_heard(*ears: Ear) -> None:
 
 
 async def test_a_subscription_outlives_a_break_and_says_when_it_does_not_stand(prefect_server: PrefectServer) -> None:
-    async def soon(_: float) -> None:
-        await asyncio.sleep(0.05)
-
     ear: Any = Ear()
     with Proxy(prefect_server.url) as proxy, temporary_settings({PREFECT_API_URL: f"{proxy.url}/api"}):
-        subscription = task_end_events.Subscription(sleep=soon)
+        subscription = task_end_events.Subscription()
         subscription.add(ear)
         subscription.add(ear)
         assert ear.states == [True]
