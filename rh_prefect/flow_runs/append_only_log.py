@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 import uuid
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import count
@@ -98,10 +98,6 @@ class Records:
     def names(self) -> list[str]:
         """Returns the keys of all records of jobs."""
         return [key for name in self.jobs() for key in self._jobs[name]]
-
-    def jobs_with(self, kinds: Collection[str]) -> list[str]:
-        """Returns the keys of the jobs that have a record of one of the given kinds, as in `<job>-<kind>-<n>`."""
-        return [name for name in self.jobs() if any(_kind_of(key) in kinds for key in self._jobs[name])]
 
 
 def _kind_of(key: str) -> str:

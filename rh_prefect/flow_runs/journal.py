@@ -97,10 +97,6 @@ class FlowRunJournal(Journal):
         for name in (await self._log().read()).names():
             yield name
 
-    async def jobs_with(self, *kinds: str) -> list[str]:
-        """Returns the keys of the jobs that have a record of one of the given kinds, such as `intent`."""
-        return (await self._log().read()).jobs_with(kinds)
-
     async def jobs(self) -> AsyncIterator[tuple[str, dict[str, JSON]]]:
         """Reads the records of all jobs; see `Journal.jobs`."""
         records = await self._log().read()

@@ -245,7 +245,8 @@ async def paid_jobs(journal: FlowRunJournal, *, name: str = "") -> list[str]:
     run, of chosen takes and of other runs' tasks. A journal that cannot be read is logged, and counts as empty.
     """
     try:
-        return await journal.jobs_with("intent", "claim")
+        names = [name.partition("-") async for name in journal.names()]
     except UnreadableRecord as error:
         _log.warning("flow run %s is left out: %s", name or journal.scope, error.message)
         return []
+    return list(dict.fromkeys(job for job, _, record in names if record.startswith(("intent-", "claim-"))))
