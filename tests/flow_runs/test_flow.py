@@ -87,31 +87,25 @@ def test_a_run_is_named_by_its_subject_unless_a_person_named_it(name: str | None
         assert run_name_with(subject).partition(", 2")[0] == shown
 
 
-def test_a_batch_is_named_by_its_rows() -> None:
-    asked = {"model": "z-image/turbo", "rows": "s3://shop/products.csv"}
-    with CONTEXT.model_construct(flow=batch, flow_run=FlowRun(flow_id=uuid4()), parameters=asked):
-        assert run_name().startswith("batch: products.csv")
-
-
-def test_a_value_without_a_truth_value_names_no_run() -> None:
-    asked = {"image": np.zeros((2, 2)), "title": ("A mug", "https://shop.example/mugs/red.png?X-Amz-Signature=secret")}
-    with CONTEXT.model_construct(flow=batch, flow_run=FlowRun(flow_id=uuid4()), parameters=asked):
-        assert run_name().partition(", 2")[0] == "batch: A mug, red.png"
-
-
-def test_a_validated_url_names_a_run_by_its_file() -> None:
-    asked = {"video": HttpUrl("https://shop.example/films/harbour.mp4?X-Amz-Signature=secret")}
-    with CONTEXT.model_construct(flow=batch, flow_run=FlowRun(flow_id=uuid4()), parameters=asked):
-        assert run_name().partition(", 2")[0] == "batch: harbour.mp4"
-
-
 class Style(Enum):
     NOIR = "noir"
 
 
-def test_a_choice_names_a_run_by_its_value() -> None:
-    with CONTEXT.model_construct(flow=batch, flow_run=FlowRun(flow_id=uuid4()), parameters={"topic": Style.NOIR}):
-        assert run_name().partition(", 2")[0] == "batch: noir"
+RED, HARBOUR = (f"https://shop.example/{file}?X-Amz-Signature=secret" for file in ("red.png", "harbour.mp4"))
+
+
+@pytest.mark.parametrize(
+    ("parameters", "subject"),
+    [
+        ({"model": "z-image/turbo", "rows": "s3://shop/products.csv"}, "products.csv"),
+        ({"image": np.zeros((2, 2)), "title": ("A mug", RED)}, "A mug, red.png"),  # the first has no truth value
+        ({"video": HttpUrl(HARBOUR)}, "harbour.mp4"),
+        ({"topic": Style.NOIR}, "noir"),
+    ],
+)
+def test_a_run_is_named_by_the_parameter_with_its_subject(parameters: dict[str, object], subject: str) -> None:
+    with CONTEXT.model_construct(flow=batch, flow_run=FlowRun(flow_id=uuid4()), parameters=parameters):
+        assert run_name().partition(", 2")[0] == f"batch: {subject}"
 
 
 def test_hooks_are_attached_beside_the_users() -> None:

@@ -133,24 +133,23 @@ def test_a_task_that_has_ended_does_not_continue() -> None:
     assert status.summary == "0 of 2 jobs done, 1 not finished, 1 task continues and will be charged, cost 0 so far"
 
 
-async def test_a_shared_work_that_could_not_be_cancelled_is_named_with_the_reason(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("answer", "failed", "state", "reason"),
+    [
+        (ticket(), "the key was refused", "unfinished", "could not be cancelled and may continue and be charged: {}"),
+        (refused("1007", "bad prompt"), "", "failed", "bad prompt"),
+    ],
+)
+async def test_the_report_of_a_cancelled_run_says_why_a_shared_work_continues_or_has_failed(
+    tmp_path: Path, answer: Record, failed: str, state: str, reason: str
+) -> None:
     works = WorksJournal(str(tmp_path))
     scope = FolderScope(works.notes_of("night"), works)
     await write(scope.journal, {"claim-1": Record()})
-    await write(works, {"intent-1": intent(flow_run="night"), "answer-1": ticket()})
-    job = f"{works.scope}/{KEY}"
-    status = await recorded_progress(scope, CancelReport(failed={job: "the key was refused"}))
-    assert status.rows[job].message == "could not be cancelled and may continue and be charged: the key was refused"
-
-
-async def test_a_job_that_was_finally_refused_has_failed_in_the_report_of_a_cancelled_run(tmp_path: Path) -> None:
-    works = WorksJournal(str(tmp_path))
-    scope = FolderScope(works.notes_of("night"), works)
-    await write(scope.journal, {"claim-1": Record()})
-    await write(works, {"intent-1": intent(flow_run="night"), "answer-1": refused("1007", "bad prompt")})
-    status = await recorded_progress(scope, CancelReport())
-    (step,) = status.steps()
-    assert (step.state, step.reason) == ("failed", "bad prompt")
+    await write(works, {"intent-1": intent(flow_run="night"), "answer-1": answer})
+    report = CancelReport(failed={f"{works.scope}/{KEY}": failed} if failed else {})
+    (step,) = (await recorded_progress(scope, report)).steps()
+    assert (step.state, step.reason) == (state, reason.format(failed))
 
 
 EVENT = JobEvent("submitted", "run/job", "a-model", message="submitted as task 5")

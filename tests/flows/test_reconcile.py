@@ -275,15 +275,3 @@ async def test_it_looks_back_as_far_as_asked_takes_any_named_run_and_asks_nothin
     assert await look(run) == ()
     assert asked(rh) == before
     assert [one for one in await look() if one.flow_run_id == run] == []
-
-
-async def test_a_run_without_a_worker_is_cancelled_and_not_for_ever_being_so(rh: Emulator) -> None:
-    run = await begin(flows.many, prompts=["a lighthouse"])
-    task = asyncio.ensure_future(rerun(flows.many, run))
-    await until_running(run, 1)
-    await set_states(run, Cancelling())
-    await asyncio.wait([task], timeout=300)
-    assert task.exception() is not None
-    ended = (await set_states(run)).state
-    assert ended is not None and ended.is_cancelled()
-    assert len(rh.recorder.cancelled) == 1

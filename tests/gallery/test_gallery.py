@@ -15,7 +15,6 @@ from typing import Any
 import fsspec
 import httpx
 import pytest
-from fsspec.implementations.memory import MemoryFileSystem
 from PIL import Image
 
 from rh_prefect import models
@@ -40,6 +39,7 @@ from rh_prefect.table_files import csv_text
 from rh_prefect.tasks import generate
 from tests.support.samples import media as samples
 from tests.support.servers.s3 import S3Server
+from tests.support.world.filesystems import Files
 
 PICTURE = models.ZImageTurbo(prompt="a lighthouse at dawn")
 
@@ -215,14 +215,10 @@ def test_pictures_are_made_for_a_limited_time(tmp_path: Path) -> None:
     assert (entry["poster"], entry["src"]) == ("", "../b.png")
 
 
-class Endless(MemoryFileSystem):
+class Endless(Files):
     """A store whose videos never end."""
 
     protocol = "endless"
-
-    @classmethod
-    def _strip_protocol(cls, path: str) -> str:
-        return str(super()._strip_protocol(path.replace("endless://", "memory://")))
 
     def _open(self, path: str, mode: str = "rb", **options: Any) -> Any:
         return Path("/dev/zero").open("rb") if path.endswith(".mp4") else super()._open(path, mode, **options)
@@ -235,14 +231,10 @@ def test_a_download_for_a_picture_ends_with_the_time() -> None:
     assert (entry["poster"], entry["kind"]) == ("", "video")
 
 
-class Unsigned(MemoryFileSystem):
+class Unsigned(Files):
     """A store that cannot sign links at the moment."""
 
     protocol = "unsigned"
-
-    @classmethod
-    def _strip_protocol(cls, path: str) -> str:
-        return str(super()._strip_protocol(path.replace("unsigned://", "memory://")))
 
     def sign(self, path: str, expiration: int = 100, **options: Any) -> str:
         raise ConnectionError("the token service does not answer")

@@ -123,42 +123,12 @@ def test_the_keyboard_goes_through_the_outputs_and_shows_takes_side_by_side(page
 
 
 def test_filters_select_outputs_and_add_up_what_their_tasks_cost(page: Page, store: MediaStore) -> None:
-    shown(
-        page,
-        store,
-        [
-            Entry(
-                "z-image",
-                "1",
-                task="1",
-                text="one",
-                prompt="A lighthouse",
-                cost="0.04 CNY",
-                at="2026-01-02T12:00:00.000+00:00",
-            ),
-            Entry(
-                "z-image",
-                "1",
-                task="1",
-                text="two",
-                prompt="A lighthouse",
-                cost="0.04 CNY",
-                at="2026-01-02T12:00:00.000+00:00",
-            ),
-            Entry(
-                "kling", "2", task="2", text="three", label="dusk", cost="1.75 CNY", at="2026-01-03T12:00:00.000+00:00"
-            ),
-            Entry(
-                "app",
-                "3",
-                reason="no",
-                cost="0.10 CNY, 25 coins, 1 task of unknown cost",
-                at="2026-01-01T12:00:00.000+00:00",
-            ),
-            Entry("app", "4", reason="no", cost="1.00 CNY", at="2026-01-01T12:00:00.000+00:00"),
-            Entry("app", "5", reason="no", cost="2 tasks of unknown cost", at="2026-01-01T12:00:00.000+00:00"),
-        ],
-    )
+    first, second, third = (f"2026-01-0{day}T12:00:00.000+00:00" for day in (1, 2, 3))
+    lamp = Entry("z-image", "1", task="1", text="one", prompt="A lighthouse", cost="0.04 CNY", at=second)
+    dusk = Entry("kling", "2", task="2", text="three", label="dusk", cost="1.75 CNY", at=third)
+    costs = ("0.10 CNY, 25 coins, 1 task of unknown cost", "1.00 CNY", "2 tasks of unknown cost")
+    failed = [Entry("app", str(n), reason="no", cost=cost, at=first) for n, cost in enumerate(costs, 3)]
+    shown(page, store, [lamp, replace(lamp, text="two"), dusk, *failed])
     count = "document.getElementById('sum').textContent"
     assert page.ask(count) == "6 of 6 outputs; their tasks cost 2.89 CNY + 25 coins"
     for name, value, left in (

@@ -28,14 +28,25 @@ from tests.support.waiting import wait_until
 TOKEN = "canary-token-that-is-set-already"
 
 
-def interrupt_when_up(port: int, seen: list[int], host: str = "127.0.0.1") -> None:
+def serve_until_up(host: str = "127.0.0.1") -> int:
+    """Serves until a request for the health is answered, and is interrupted then; the port."""
+    port, seen = free_port(), list[int]()
+
     def is_up() -> bool:
         with suppress(httpx.TransportError):
-            seen.append(httpx.get(f"http://{host}:{port}/health", trust_env=False).status_code)
+            address = f"[{host}]" if ":" in host else host
+            seen.append(httpx.get(f"http://{address}:{port}/health", trust_env=False).status_code)
         return bool(seen)
 
-    wait_until(is_up)
-    os.kill(os.getpid(), signal.SIGINT)
+    def interrupt() -> None:
+        wait_until(is_up)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    threading.Thread(target=interrupt).start()
+    with pytest.raises(KeyboardInterrupt):
+        serve_(host=host, port=port)
+    assert seen == [200]
+    return port
 
 
 @pytest.fixture(autouse=True)
@@ -51,13 +62,8 @@ def test_a_token_that_is_set_is_not_shown_and_the_address_as_given(
 ) -> None:
     monkeypatch.setenv("RH_WEBHOOK_TOKEN", TOKEN)
     monkeypatch.setenv("RH_WEBHOOK_URL", "https://hooks.example.net")
-    port = free_port()
-    seen: list[int] = []
-    threading.Thread(target=interrupt_when_up, args=(port, seen)).start()
-    with pytest.raises(KeyboardInterrupt):
-        serve_(port=port)
+    port = serve_until_up()
     shown = capsys.readouterr()
-    assert seen == [200]
     assert f"received at http://127.0.0.1:{port}" in shown.out
     assert "export RH_WEBHOOK_URL=https://hooks.example.net\n" in shown.out
     assert TOKEN not in shown.out + shown.err
@@ -70,13 +76,8 @@ def test_an_empty_token_is_replaced_and_an_ipv6_address_is_served(
 ) -> None:
     for name in ("RH_WEBHOOK_TOKEN", "RH_WEBHOOK_URL"):
         monkeypatch.setenv(name, "")
-    port = free_port()
-    seen: list[int] = []
-    threading.Thread(target=interrupt_when_up, args=(port, seen, "[::1]")).start()
-    with pytest.raises(KeyboardInterrupt):
-        serve_(host="::1", port=port)
+    port = serve_until_up("::1")
     shown = capsys.readouterr().out
-    assert seen == [200]
     assert re.search(r"^export RH_WEBHOOK_TOKEN=\S{20,}\n", shown, re.MULTILINE)
     assert f"export RH_WEBHOOK_URL=http://[::1]:{port}\n\nInstead of this address" in shown
 

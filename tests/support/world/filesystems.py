@@ -13,7 +13,7 @@ from fsspec.implementations.memory import MemoryFileSystem
 from fsspec.registry import register_implementation
 
 
-class _Files(MemoryFileSystem):
+class Files(MemoryFileSystem):
     """Files in memory, whose creation is exclusive, under a protocol of their own."""
 
     _lock = threading.Lock()
@@ -27,7 +27,7 @@ class _Files(MemoryFileSystem):
             super().pipe_file(path, value, mode=mode, **options)
 
 
-class ClockedFiles(_Files):
+class ClockedFiles(Files):
     """Has a clock, and caches for each client what it has listed until it is told to forget it."""
 
     protocol = "clocked"
@@ -64,7 +64,7 @@ class ClockedFiles(_Files):
         return self._seen.setdefault(path, when)
 
 
-class SlowFiles(_Files):
+class SlowFiles(Files):
     """Its requests take as long as those of a distant bucket."""
 
     protocol = "slow"
@@ -84,7 +84,7 @@ class SlowFiles(_Files):
         super().pipe_file(path, value, mode=mode, **options)
 
 
-class TwinFiles(_Files):
+class TwinFiles(Files):
     """Services that have buckets of one name: `twin://bucket` with the option `where`; `read-only…` refuses writes."""
 
     protocol = "twin"
