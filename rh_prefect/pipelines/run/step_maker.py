@@ -41,7 +41,7 @@ class StepMaker:
     async def make(self, instance: PlannedStep) -> None:
         """Makes a step and saves its results; a step whose inputs have meanwhile changed is planned again."""
         if instance.is_lost or any(work.state != "=" for work in instance.works):
-            make = partial(self._paid_step if instance.is_paid else self._edit_step, instance)
+            make = partial(self._paid_step if instance.is_paid else self.edit, instance)
             await self._services.engine.run(instance, make)
         begun, left = self._outcome.begun, self._outcome.left
         if instance.save_as and instance.address in begun and instance.address not in left:
@@ -91,14 +91,11 @@ class StepMaker:
 
     # -- edits -----------------------------------------------------------------------------------------------------
 
-    async def _edit_step(self, instance: PlannedStep) -> None:
-        if not await self._restore(instance):
-            await self.edit(instance)
-
     async def edit(self, instance: PlannedStep) -> None:
-        """Finds or renders the result of an edit, a few at once, and adds it to the known results."""
-        async with self._edit_room:
-            await self._edit(instance)
+        """Finds or renders the result of an edit, a few at once; not if an edit before it has changed."""
+        if not await self._restore(instance):
+            async with self._edit_room:
+                await self._edit(instance)
 
     async def _edit(self, instance: PlannedStep) -> None:
         edits, counts_as = self._services.edits, stand_ins(instance)
@@ -141,14 +138,10 @@ class StepMaker:
     async def _edit_again(self, edit: PlannedStep) -> bool:
         """Renders an edit whose file is missing, once for all users; returns whether the new file has other content."""
         if edit.address not in self._there:
-            await self._rendering.run(edit.address, partial(self._edit_if_current, edit))
+            await self._rendering.run(edit.address, partial(self.edit, edit))
         is_there = edit.address in self._there
         made = [one.outputs for one in self._known.of(edit) if one is not None]
         return not is_there or made != [work.known.outputs for work in edit.works if work.known]
-
-    async def _edit_if_current(self, edit: PlannedStep) -> None:
-        if not await self._restore(edit):
-            await self.edit(edit)
 
     # -- names -----------------------------------------------------------------------------------------------------
 
