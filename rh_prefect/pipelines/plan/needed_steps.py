@@ -23,8 +23,7 @@ class Needs:
     def __init__(self) -> None:
         self.steps: dict[str, PlannedStep] = {}
         self._takers: Counter[str] = Counter()
-        self._makers: Counter[str] = Counter()
-        self._deciders: Counter[str] = Counter()
+        self._needed: Counter[str] = Counter()  # By how many steps each step is needed
 
     def replace(
         self, old: Iterable[PlannedStep], new: Sequence[PlannedStep], *, outputs: Iterable[PlannedStep] = ()
@@ -57,7 +56,7 @@ class Needs:
 
     def _evaluate(self, one: PlannedStep, found: dict[str, None]) -> bool:
         address, was = one.address, (one.is_needed, one.state, one.is_lost)
-        is_taken = not self._takers[address] or self._makers[address] > 0 or self._deciders[address] > 0
+        is_taken = not self._takers[address] or self._needed[address] > 0
         one.is_needed = is_taken or one.is_output or bool(one.save_as)
         if not one.is_needed and one.found in "+!?" and one.is_paid:
             one.state, one.note = "=", one.note or _UNNEEDED
@@ -76,10 +75,9 @@ class Needs:
         if one.weight == weight:
             return
         for kind, is_new in ((one.weight, False), (weight, True)):
-            counts = self._makers if kind == _MAKES else self._deciders
             steps = _edges(one) if kind == _MAKES else one.waits_for if kind == _EXISTS else ()
             addresses = [need.address for need in steps]
-            (counts.update if is_new else counts.subtract)(addresses)
+            (self._needed.update if is_new else self._needed.subtract)(addresses)
             found.update(dict.fromkeys(addresses))
         one.weight = weight
 
