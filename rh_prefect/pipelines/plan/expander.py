@@ -286,7 +286,8 @@ class Expander:
     def _output(self, draft: Draft) -> StepOutput:
         instance, works = draft.instance, draft.instance.works
         # A step that waits for a review may share its work with one that does not.
-        instance.settle(_worst([state_of(one.known, [instance], is_settled=draft.is_settled) for one in works]))
+        found = (state_of(one.known, [instance], is_settled=draft.is_settled) for one in works)
+        instance.settle(min(found, key="?!r>+…=".index))
         known = (work.known for work in works if work.known is not None and work.known.state == "=")
         if draft.endpoint and (lack := next(filter(None, (one.lack(instance.kind) for one in known)), "")):
             instance.settle("!")
@@ -476,11 +477,6 @@ def _wrong_name(save_as: str | None, frame: Frame) -> list[str]:
     if wrong or save_as is None or not is_too_long(name := _name(save_as, frame)):
         return wrong
     return [f"the name {visible(name)} has a part longer than 255 bytes; use a shorter name"]
-
-
-def _worst(states: Sequence[Any]) -> Any:
-    order = "?!r>+…="
-    return min(states, key=lambda state: order.index(state) if state in order else 0)
 
 
 def _name(template: str, frame: Frame) -> str:

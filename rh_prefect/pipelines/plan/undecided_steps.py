@@ -38,10 +38,6 @@ class Missing:
             return False
         return bool(step.blocked_by) or step.address in self.failed or step.address in self.lost
 
-    def __bool__(self) -> bool:
-        """Returns whether there are steps without a result."""
-        return bool(self.failed or self.lost)
-
     def waits_for(self, step: Step, frame: Frame) -> tuple[PlannedStep, ...]:
         """Returns the steps that decide whether a step is made, and under which name its file is saved.
 
@@ -60,8 +56,6 @@ class Missing:
         """
         instance.may_be_free = is_open or any(need.may_be_free for need in instance.needs)
         instance.is_sure &= not instance.may_be_free
-        if not self:
-            return None  # nothing has failed
         needs = (*instance.waits_for, *instance.needs)
         causes = (one.address if one.address in self.failed else one.blocked_by for one in needs)
         instance.blocked_by = next(filter(None, causes), "")
