@@ -132,7 +132,7 @@ async def measure_budget(items: int) -> dict[str, Any]:
     plan = await Pipeline.from_text(text).plan(products=_rows(items))
     with TemporaryDirectory() as folder:
         spending = SpendTracker(partial(charges_in, FolderScope(FolderJournal(folder, scope="run"))))
-        budget = RunBudget(spending, "works", Decimal(1_000_000))
+        budget = RunBudget(spending, Decimal(1_000_000))
         began = time.process_time()
         budget.consider(plan.budget, {("each", 0): plan.instances})
         refusals = [budget.refusal(one) for one in plan.instances]

@@ -49,19 +49,19 @@ def spending(tmp_path: Path) -> SpendTracker:
 def test_only_items_that_fit_into_the_budget_are_begun(spending: SpendTracker) -> None:
     # Three pictures of 0.04 of each item, and one that all share.
     plan = plan_of(9, "{amount: 99, whole_items: true}")
-    begun = begun_by(RunBudget(spending, "works", Decimal("0.30")), plan)
+    begun = begun_by(RunBudget(spending, Decimal("0.30")), plan)
     assert begun == [f"each[{n}].{step}" for n in (1, 2) for step in ("a", "b", "c", "shared")]
 
 
 def test_a_work_that_items_share_counts_for_none_of_them(spending: SpendTracker) -> None:
     plan = plan_of(3, "{amount: 99, item: 0.12}")
-    assert len(begun_by(RunBudget(spending, "works", Decimal(99)), plan)) == 12
+    assert len(begun_by(RunBudget(spending, Decimal(99)), plan)) == 12
 
 
 def test_the_price_of_a_shared_work_may_change_after_its_items_have_begun(spending: SpendTracker) -> None:
     plan = plan_of(3, "{amount: 99, whole_items: true}")
     one, two, last = ([step for step in plan.instances if step.numbers[0] == number] for number in (1, 2, 3))
-    budget = RunBudget(spending, "works", Decimal("0.30"))
+    budget = RunBudget(spending, Decimal("0.30"))
     budget.consider(plan.budget, {("each", 1): one, ("each", 2): two, ("each", 3): last})
     assert [budget.refusal(first) is None for first, *_ in (one, two, last)] == [True, True, False]
     (shared,) = one[-1].works
@@ -80,7 +80,7 @@ def test_the_price_of_a_shared_work_may_change_after_its_items_have_begun(spendi
 def test_an_unknown_submission_counts_although_its_step_has_failed(spending: SpendTracker, options: str) -> None:
     plan = plan_of(2, f"{{amount: 99, {options}}}")
     items = [[step for step in plan.instances if step.numbers[0] == number] for number in (1, 2)]
-    budget = RunBudget(spending, "works", Decimal("0.24"))
+    budget = RunBudget(spending, Decimal("0.24"))
     budget.consider(plan.budget, {("each", 1): items[0], ("each", 2): items[1]})
     lost, *others = items[0]
     assert budget.refusal(lost) is None
@@ -96,7 +96,7 @@ def test_an_unknown_submission_counts_although_its_step_has_failed(spending: Spe
 def test_jobs_may_start_and_end_while_the_budget_is_asked(spending: SpendTracker) -> None:
     """The flow asks in its own thread."""
     plan = plan_of(1, "{amount: 99, whole_items: true}")
-    budget, price = RunBudget(spending, "works", Decimal("0.01")), Money(Decimal("0.04"), "CNY")
+    budget, price = RunBudget(spending, Decimal("0.01")), Money(Decimal("0.04"), "CNY")
     budget.consider(plan.budget, {("each", 1): plan.instances})
     for n in range(500):
         spending.claim(f"{n}", 1, price)
@@ -124,7 +124,7 @@ def test_the_work_of_a_budget_grows_linearly_with_the_items(spending: SpendTrack
     few, many = (plan_of(number, budget) for number in (100, 200))
 
     def calls(plan: Plan) -> int:
-        return calls_of(lambda: begun_by(RunBudget(spending, "works", Decimal(99)), plan))
+        return calls_of(lambda: begun_by(RunBudget(spending, Decimal(99)), plan))
 
     calls(few)  # what is imported once
     assert calls(many) < 2.4 * calls(few)
@@ -155,7 +155,7 @@ def test_the_price_of_earlier_runs_counts_in_a_budget_of_all_runs_if_no_money_is
 
 
 def test_what_an_ended_pipeline_of_a_flow_run_has_left_is_not_for_the_next_one(spending: SpendTracker) -> None:
-    first, second, third = (RunBudget(spending, "works") for _ in range(3))
+    first, second, third = (RunBudget(spending) for _ in range(3))
     first.begin(Decimal("0.12"))
     spending.claim("a", 1, Money(Decimal("0.04"), "CNY"))
     assert second.others == Decimal("0.08")

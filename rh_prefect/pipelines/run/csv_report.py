@@ -190,7 +190,7 @@ def _step(one: PlannedStep, run: StepScheduler, cost: Costs | None) -> StepRepor
         error="" if error is None else type(error).__name__,
         seconds=round(sum(ran), 3) if ran else None,
         tasks=tuple(dict.fromkeys(filter(None, (*known, failed)))),
-        jobs=tuple(f"{run.services.budget.place}/{work.key}" for work in one.works if work.is_settled and one.is_paid),
+        jobs=tuple(f"{run.services.works.scope}/{work.key}" for work in one.works if work.is_settled and one.is_paid),
         recipe=next((work.key for work in one.works if work.is_settled and not one.is_paid), ""),
     )
 

@@ -122,7 +122,6 @@ class RunBudget:
     """
 
     spending: SpendTracker
-    place: str
     limit: Decimal | None = None
     _has_begun: bool = False
     _budget: Budget | None = None

@@ -46,7 +46,7 @@ class RunServices:
         url = records_url(store, settings)
         self.names = SavedNames(url, store, options=options_of_records(url, store, settings), pipeline=pipeline)
         self.last_runs = open_last_runs(store, settings)
-        self.budget = RunBudget(spending_of(scope), works.scope)
+        self.budget = RunBudget(spending_of(scope))
         self.runner = WorkRunner(
             around.accounts,
             scope,
@@ -57,10 +57,10 @@ class RunServices:
             pipeline=pipeline,
             has_ended=around.has_ended,
         )
-        self._works, self._reader = works, scope.journal.scope
+        self.works, self._reader = works, scope.journal.scope
 
     async def _is_silent(self, run: str, key: str) -> bool:
-        works = self._works
+        works = self.works
         return await works.is_silent(run, [await works.rounds.time_of(key)], reader=self._reader)
 
     def limit(self, budget: Decimal | None, *, is_planned: bool) -> None:
