@@ -13,7 +13,7 @@ from rh_prefect.catalog import Model, Param, PriceTable
 from rh_prefect.media.media import Media
 from rh_prefect.pipelines.file_model import Assume
 from rh_prefect.pipelines.plan.plan import Plan
-from rh_prefect.pipelines.plan.planned_steps import PriceRange, Work
+from rh_prefect.pipelines.plan.planned_steps import PlannedStep, PriceRange, Work
 from rh_prefect.pipelines.plan.request_price import input_seconds, output_seconds, price_of
 from rh_prefect.pipelines.planning_values import FRAME_SECONDS, File, Span, Unknown, exactly
 
@@ -30,7 +30,8 @@ def figures(price: PriceRange) -> str:
 
 def total(*prices: tuple[PriceRange, bool]) -> PriceRange:
     works = [Work(f"{n}", True, 1, "+", price, is_sure=is_sure) for n, (price, is_sure) in enumerate(prices)]
-    return Plan("film", works=works).price
+    step: Any = None
+    return Plan("film", instances=[PlannedStep("a", "", step, (), works=works)]).price
 
 
 def cost(

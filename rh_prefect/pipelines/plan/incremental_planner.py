@@ -22,7 +22,7 @@ from rh_prefect.pipelines.plan.expander import AT_ONCE, Expander
 from rh_prefect.pipelines.plan.name_clashes import NameClashes
 from rh_prefect.pipelines.plan.needed_steps import Needs
 from rh_prefect.pipelines.plan.part_data import PartFindings
-from rh_prefect.pipelines.plan.planned_steps import PlannedStep, Work
+from rh_prefect.pipelines.plan.planned_steps import PlannedStep
 from rh_prefect.pipelines.plan.planning import Planning
 from rh_prefect.pipelines.plan.size_limits import PlanTooLarge, Size
 from rh_prefect.pipelines.planning_values import Frame, Group, makers, maybe
@@ -290,11 +290,6 @@ class Planner:
                     by_path.setdefault(one.path, []).append(one)
             found += [one for path in sorted(by_path, key=self._ranks.__getitem__) for one in by_path[path]]
         return found
-
-    @property
-    def works(self) -> list[Work]:
-        """Every work (a request with one take), each once."""
-        return [] if self._too_large is not None else self.planning.works.all
 
     @property
     def outputs(self) -> dict[str, Any]:

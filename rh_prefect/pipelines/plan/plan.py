@@ -40,7 +40,6 @@ class Plan:
         budget: The file's budget; None if the file has no budget, or an unlimited budget.
         is_unlimited: Whether the file says that a run has no budget.
         instances: Every step of every item.
-        works: Every work (a request with one take), each once.
         problems: The plan's errors; a plan with problems is not run.
         notes: Hints that do not prevent a run.
         removed: Addresses that only the last run had.
@@ -67,7 +66,6 @@ class Plan:
     budget: Budget | None = None
     is_unlimited: bool = False
     instances: Sequence[PlannedStep] = ()
-    works: Sequence[Work] = ()
     problems: Sequence[Problem] = ()
     notes: Sequence[str] = ()
     removed: Sequence[str] = ()
@@ -95,7 +93,12 @@ class Plan:
     @property
     def price(self) -> PriceRange:
         """The cost of a run: minimum, expected and maximum."""
-        return _price(self.works)
+        return self.price_of(self.instances)
+
+    @property
+    def works(self) -> list[Work]:
+        """Every work (a request with one take), each once."""
+        return list(dict.fromkeys(work for one in self.instances for work in one.works))
 
     @property
     def steps(self) -> dict[str, list[PlannedStep]]:
@@ -269,7 +272,7 @@ def finish(planner: Planner, plan: Plan) -> Plan:
     _note_unused_takes(instances, notes, checked)
     _note_unknown_addresses(instances, notes, planner.planning.choices)
     _refuse_bare_numbers(instances, planner.planning.choices, checked, problems)
-    plan.instances, plan.works, plan.planner, plan.selection = instances, planner.works, planner, selection
+    plan.instances, plan.planner, plan.selection = instances, planner, selection
     _note_budget(plan, notes)
     _refuse_item_budget(plan, selection, checked, problems)
     plan.notes = [*notes_of(checked), *notes]

@@ -18,11 +18,6 @@ class SharedWorks:
         self._works: dict[tuple[str, str], Work] = {}  # By key and shape
         self.users: dict[str, list[PlannedStep]] = defaultdict(list)  # The steps that need a work, by its key
 
-    @property
-    def all(self) -> list[Work]:
-        """The works, each once."""
-        return list(self._works.values())
-
     def add(self, draft: Draft, take: int, known: KnownWork | None, size: Size) -> Work:
         """Returns the work of one take of a step, which other steps may already need."""
         base, scope = draft.base, draft.scope

@@ -113,7 +113,7 @@ class StepScheduler:
             return
         planner, self._failed, self._is_whole = self.plan.planner, [], False
         # These are out of date from here on; the planner's parts have the present ones.
-        self.plan.instances, self.plan.works, self.plan.outputs = (), (), {}
+        self.plan.instances, self.plan.outputs = (), {}
         self._consider(await planner.update(works, failed, is_all=not self._running))
         if self._planning.get("new") and (new := planner.findings.new_takes) != self.plan.new_takes:
             self.plan.new_takes, self.plan.instances = new, planner.instances
