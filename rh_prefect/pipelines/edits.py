@@ -17,7 +17,7 @@ transition; `input`: the length of the first input; `seconds`: the parameter `se
 
 @dataclass(frozen=True, slots=True)
 class EditParam:
-    """A parameter of an edit: the values that it takes, and its default."""
+    """A parameter of an edit: the values that it takes."""
 
     name: str
     # What it takes: kinds of files, or `string`, `number`, `integer`, `boolean`, `enum`; `any`: all files
@@ -27,7 +27,6 @@ class EditParam:
     options: tuple[str, ...] = ()  # The values of an `enum`; beside other kinds: words that are also allowed
     min: float | None = None  # The least number
     max: float | None = None  # The greatest number
-    default: str | float | bool | None = None  # What applies when it is left out
 
     @property
     def takes_files(self) -> bool:
@@ -39,6 +38,9 @@ class EditParam:
         """Returns a phrase for messages that describes the accepted files, as in `a file of kind image`."""
         return "a file" if self.kinds == ("any",) else f"a file of kind {' or '.join(self.kinds)}"
 
+
+DEFAULT_OVERLAP = 0.5
+"""The seconds of a transition without `seconds`."""
 
 _EXTENSIONS = {"video": "mp4", "audio": "m4a", "image": "jpg", "file": "srt"}
 
@@ -87,12 +89,12 @@ def _seconds(name: str, *, required: bool = False, many: bool = False, least: fl
     return EditParam(name, ("number",), required, many, min=least, max=86400)
 
 
-def _number(name: str, least: float, most: float, default: float | None = None) -> EditParam:
-    return EditParam(name, ("number",), min=least, max=most, default=default)
+def _number(name: str, least: float, most: float) -> EditParam:
+    return EditParam(name, ("number",), min=least, max=most)
 
 
 def _enum(name: str, *options: str) -> EditParam:
-    return EditParam(name, ("enum",), options=options, default=options[0])
+    return EditParam(name, ("enum",), options=options)
 
 
 _CLIPS = _file("videos", "video", many=True)
@@ -106,21 +108,20 @@ _LOGO = _file("logo", "image")
 _FONT = _file("font", "file", required=False)
 _STARTS = _seconds("at", many=True, least=0)
 _LENGTH = _seconds("seconds", required=True)
-_OVERLAP = _number("seconds", 0.04, 5, default=0.5)
+_OVERLAP = _number("seconds", 0.04, 5)
 _LOUDNESS = _number("loudness", -40, -5)
 _LEVEL = _number("music_level", -60, 0)
-_TEXT_SIZE = _number("size", 0.02, 0.2, default=0.05)
+_TEXT_SIZE = _number("size", 0.02, 0.2)
 _COLUMNS = EditParam("columns", ("integer",), min=1, max=20)
-_KEEP_SOUND = EditParam("keep_sound", ("boolean",), default=False)
+_KEEP_SOUND = EditParam("keep_sound", ("boolean",))
 _FIT = _enum("fit", "contain", "cover", "stretch")
-_FILL = _enum("fit", "cover", "contain", "stretch")
 _PLACE = _enum("place", "bottom", "top")
 _CORNER = _enum("corner", "bottom-right", "bottom-left", "top-right", "top-left")
 _FORMAT = EditParam("format", ("enum",), options=("jpg", "png", "mp4"))
-_SECOND = EditParam("at", ("number",), options=("first", "last"), min=0, max=86400, default="first")
+_SECOND = EditParam("at", ("number",), options=("first", "last"), min=0, max=86400)
 _FRAME = (_size("width"), _size("height"))
 _NEW_FRAME = (_size("width", required=True), _size("height", required=True))
-_SEPARATOR = EditParam("by", ("string",), default="\n")
+_SEPARATOR = EditParam("by", ("string",))
 
 EDITS: Mapping[str, Edit] = {
     edit.name: edit
@@ -133,10 +134,8 @@ EDITS: Mapping[str, Edit] = {
         _edit("captions", "video", "input", _VIDEO, _text("text"), _STARTS, _CUES, _PLACE, _TEXT_SIZE, _FONT),
         _edit("mix", "audio", "seconds", _SPEECH, _STARTS, _MUSIC, _seconds("seconds"), _LEVEL, _LOUDNESS),
         _edit("mux", "video", "input", _VIDEO, _file("audio", "audio"), _KEEP_SOUND, _LOUDNESS),
-        _edit("resize", "same", "input", _PICTURE, *_NEW_FRAME, _FILL, _FORMAT),
-        _edit(
-            "trim", "same", "seconds", _file("file", "video", "audio"), _number("start", 0, 86400, default=0), _LENGTH
-        ),
+        _edit("resize", "same", "input", _PICTURE, *_NEW_FRAME, _FIT, _FORMAT),
+        _edit("trim", "same", "seconds", _file("file", "video", "audio"), _number("start", 0, 86400), _LENGTH),
         _edit(
             "still", "video", "seconds", _file("image", "image"), _LENGTH, *_FRAME, _enum("zoom", "none", "in", "out")
         ),
@@ -150,8 +149,8 @@ EDITS: Mapping[str, Edit] = {
             _PICTURE,
             _LOGO,
             _CORNER,
-            _number("size", 0.01, 1, default=0.15),
-            _number("opacity", 0, 1, default=1),
+            _number("size", 0.01, 1),
+            _number("opacity", 0, 1),
         ),
         _edit(
             "subtitles",

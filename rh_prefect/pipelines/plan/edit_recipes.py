@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from rh_prefect.pipelines.check.literal_conversion import edit_value, no_caption
-from rh_prefect.pipelines.edits import EDITS, Edit, EditParam
+from rh_prefect.pipelines.edits import DEFAULT_OVERLAP, EDITS, Edit, EditParam
 from rh_prefect.pipelines.evaluation import named, type_of
 from rh_prefect.pipelines.file_model import EditStep
 from rh_prefect.pipelines.plan.planned_steps import PlannedStep
@@ -152,8 +152,7 @@ def _overlap(edit: Edit, values: Mapping[str, Any]) -> Span | None:
     """Returns the seconds for which two clips are shown together; None if they are not known."""
     if edit.length != "overlapped":
         return exactly(0)
-    seconds = edit.param("seconds")
-    return number_of(values.get("seconds", seconds and seconds.default))
+    return number_of(values.get("seconds", DEFAULT_OVERLAP))
 
 
 def _sum(listed: Any, files: list[File], overlap: Span | None) -> Span | None:
