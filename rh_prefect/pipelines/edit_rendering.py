@@ -3,53 +3,44 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from functools import partial
+from itertools import accumulate
 from pathlib import Path
 from typing import Any, TypeAlias
 
 from rh_prefect.errors import InputError
 from rh_prefect.media import edit
 from rh_prefect.media.probe import file_type, probe
-from rh_prefect.pipelines.edits import EDITS
+from rh_prefect.pipelines.edits import DEFAULT_OVERLAP, EDITS
 
 Params: TypeAlias = Mapping[str, Any]
 """The parameters of an edit, with files as `Path`."""
 
 
-@dataclass(frozen=True, slots=True)
-class Rendered:
-    """The result of rendering an edit."""
-
-    path: Path | None = None  # The file; None if it is a text
-    text: str | None = None  # The text; None if it is a file
-    seconds: float | None = None  # The length in seconds; None if it has none
-
-
-Rendering: TypeAlias = Callable[[str, Params, Path], Rendered]
+Rendering: TypeAlias = Callable[[str, Params, Path], Path | str]
 """Renders an edit; see `render`."""
 
 
-def render(name: str, params: Params, folder: Path) -> Rendered:
-    """Renders an edit; a new file is written into `folder`."""
+def render(name: str, params: Params, folder: Path) -> Path | str:
+    """Renders an edit; returns the new file, which is written into `folder`, or the text."""
     _check_files(name, params)
     return _EDITS[name](params, folder)
 
 
 def _file(
     make: Callable[..., Any], name: str | Callable[[Params], str], *sources: str
-) -> Callable[[Params, Path], Rendered]:
+) -> Callable[[Params, Path], Path]:
     """Returns a function that renders an edit: it makes a file `name` from the parameters `sources` and options."""
     return lambda params, folder: _made(
         make, folder / (name if isinstance(name, str) else name(params)), params, *sources
     )
 
 
-def _made(make: Callable[..., Any], to: Path, params: Params, *sources: str) -> Rendered:
+def _made(make: Callable[..., Any], to: Path, params: Params, *sources: str) -> Path:
     """Calls `make` with the parameters `sources` by position, and with the other parameters except `format` by name."""
     options = {name: value for name, value in params.items() if name not in (*sources, "format")}
-    made = make(*(params[name] for name in sources), to, **options)
-    return Rendered(to, seconds=made)
+    make(*(params[name] for name in sources), to, **options)
+    return to
 
 
 def _check_files(name: str, params: Params) -> None:
@@ -66,7 +57,7 @@ def _check_files(name: str, params: Params) -> None:
             )
 
 
-def _captions(params: Params, folder: Path) -> Rendered:
+def _captions(params: Params, folder: Path) -> Path:
     if "file" in params:
         cues = edit.read_cues(params["file"])
     else:
@@ -75,24 +66,18 @@ def _captions(params: Params, folder: Path) -> Rendered:
     return _made(edit.captions, folder / "captioned.mp4", {**options, "cues": cues}, "video")
 
 
-def _mix(params: Params, folder: Path) -> Rendered:
-    to = folder / "sound.m4a"
-    speech = params["speech"]
-    starts = params["at"] if "at" in params else _one_after_the_other(speech)
+def _mix(params: Params, folder: Path) -> Path:
+    to, speech = folder / "sound.m4a", params["speech"]
+    if "at" in params:
+        starts = params["at"]
+    else:  # each line after the one before
+        starts = list(accumulate((edit.audio_level(line).seconds for line in speech), initial=0.0))[:-1]
     options = _select(params, "seconds", "music_level", "loudness")
-    seconds = edit.mix(list(zip(starts, speech, strict=True)), params.get("music"), to, **options)
-    return Rendered(to, seconds=seconds)
+    edit.mix(list(zip(starts, speech, strict=True)), params.get("music"), to, **options)
+    return to
 
 
-def _one_after_the_other(speech: list[Path]) -> list[float]:
-    starts, end = [], 0.0
-    for line in speech:
-        starts.append(end)
-        end += edit.audio_level(line).seconds
-    return starts
-
-
-def _mux(params: Params, folder: Path) -> Rendered:
+def _mux(params: Params, folder: Path) -> Path:
     to, video, audio = folder / "film.mp4", params["video"], params["audio"]
     if params.get("keep_sound"):
         both = folder / "both.wav"
@@ -102,18 +87,19 @@ def _mux(params: Params, folder: Path) -> Rendered:
         loud = folder / "loud.wav"
         edit.mix(audio, None, loud, loudness=params["loudness"])
         audio = loud
-    return Rendered(to, seconds=edit.mux(video, audio, to))
+    edit.mux(video, audio, to)
+    return to
 
 
-def _subtitles(params: Params, folder: Path) -> Rendered:
+def _subtitles(params: Params, folder: Path) -> Path:
     form = params.get("format", "srt")
     to = folder / f"subtitles.{form}"
     to.write_text(edit.subtitles(params["text"], form=form, **_select(params, "at", "seconds")), encoding="utf-8")
-    return Rendered(to)
+    return to
 
 
-def _join_text(params: Params, _: Path) -> Rendered:
-    return Rendered(text=params.get("by", "\n").join(params["texts"]))
+def _join_text(params: Params, _: Path) -> str:
+    return str(params.get("by", "\n").join(params["texts"]))
 
 
 def _select(params: Params, *names: str) -> dict[str, Any]:
@@ -128,8 +114,8 @@ def _picture_format(params: Params) -> str:
     return params.get("format") or ("png" if kind.extension == "png" else "jpg")
 
 
-_EDITS: Mapping[str, Callable[[Params, Path], Rendered]] = {
-    "transition": _file(partial(edit.concat, seconds=0.5), "film.mp4", "videos"),
+_EDITS: Mapping[str, Callable[[Params, Path], Path | str]] = {
+    "transition": _file(partial(edit.concat, seconds=DEFAULT_OVERLAP), "film.mp4", "videos"),
     "title": _file(edit.title_clip, "title.mp4", "text"),
     "still": _file(edit.still_clip, "still.mp4", "image"),
     "frame": _file(edit.frame, "frame.jpg", "video"),

@@ -30,7 +30,7 @@ from rh_prefect.works.journal.works_journal import FILES, options_of_records, re
 from rh_prefect.works.loop_thread import LOOP
 
 if TYPE_CHECKING:
-    from rh_prefect.pipelines.edit_rendering import Rendered, Rendering
+    from rh_prefect.pipelines.edit_rendering import Rendering
 
 FOLDER = "edits"
 """The folder of all recipes, in the storage of the records."""
@@ -45,7 +45,6 @@ class EditResult(Record):
     store: str = ""  # The storage of its file
     file: Media | None = None  # Its file; `uri` is the name in the store, made of the content
     text: str | None = None
-    seconds: float | None = None  # Its length; None if it has none
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,15 +91,16 @@ class EditResults:
                 return EditOutput(first, self.located(known), is_new=False)
         with TemporaryDirectory(prefix="rh-edit-") as scratch:
             rendered = await LOOP.in_file_thread(self._render, edit, params, Path(scratch))
-            file, is_ours = await LOOP.in_file_thread(publish_content, self._store, rendered.path)
+            file, is_ours = None, False
+            if isinstance(rendered, Path):
+                file, is_ours = await LOOP.in_file_thread(publish_content, self._store, rendered)
         made = EditResult(
             edit=edit,
             params=recorded,
             version=version("rh-prefect"),
             store=self._store.url,
             file=file,
-            text=rendered.text,
-            seconds=rendered.seconds,
+            text=rendered if isinstance(rendered, str) else None,
         )
         if first is None:
             return await self._record(recipe, made, is_ours=is_ours)
@@ -135,7 +135,7 @@ class EditResults:
                 return
             found = await self._read(key) or again
 
-    def _render(self, edit: str, params: Mapping[str, Any], scratch: Path) -> Rendered:
+    def _render(self, edit: str, params: Mapping[str, Any], scratch: Path) -> Path | str:
         from rh_prefect.pipelines.edit_rendering import render  # most runs render nothing, and numpy takes 17 MB
 
         inputs, outputs = scratch / "inputs", scratch / "outputs"
@@ -182,10 +182,8 @@ def open_edits(store: MediaStore, settings: Settings) -> EditResults:
     return EditResults(url, store, options=options_of_records(url, store, settings))
 
 
-def publish_content(store: MediaStore, path: Path | None) -> tuple[Media | None, bool]:
+def publish_content(store: MediaStore, path: Path) -> tuple[Media, bool]:
     """Moves a file into a store under a name derived from its content; also returns whether the store lacked it."""
-    if path is None:
-        return None, False
     described = store.describe(path, "described")
     name = f"{FILES}/{described.sha256}{path.suffix.lower()}"
     is_new = store.size(name) != described.size

@@ -15,7 +15,7 @@ from rh_prefect.errors import MediaError
 from rh_prefect.media.media import Media
 from rh_prefect.media.probe import probe
 from rh_prefect.media.store import MediaStore
-from rh_prefect.pipelines.edit_rendering import _EDITS, Params, Rendered, Rendering, render
+from rh_prefect.pipelines.edit_rendering import _EDITS, Params, Rendering, render
 from rh_prefect.pipelines.edits import EDITS
 from rh_prefect.pipelines.input_reader import identify
 from rh_prefect.pipelines.plan import KnownWorks
@@ -49,29 +49,32 @@ def out(tmp_path: Path) -> Path:
     return folder
 
 
+def rendered(edit: str, params: Params, folder: Path) -> Path:
+    made = render(edit, params, folder)
+    assert isinstance(made, Path)
+    return made
+
+
 def test_the_edits_of_a_film(clips: list[Path], tmp_path: Path, out: Path) -> None:
     lines = [samples.wav(tmp_path / f"{n}.wav", seconds=0.6) for n in range(2)]
-    cut = render("concat", {"videos": clips, "width": 48, "height": 48, "fit": "cover"}, out)
-    assert cut.seconds == 2
-    sound = render("mix", {"speech": lines, "at": [0, 1], "seconds": cut.seconds}, out)
-    assert (sound.seconds, probe(Path(str(sound.path))).kind) == (2, "audio")
+    cut = rendered("concat", {"videos": clips, "width": 48, "height": 48, "fit": "cover"}, out)
+    sound = rendered("mix", {"speech": lines, "at": [0, 1], "seconds": 2}, out)
+    assert (probe(sound).seconds, probe(sound).kind) == (2, "audio")
     (out / "b").mkdir()
-    film = render("mux", {"video": cut.path, "audio": sound.path, "loudness": -20}, out / "b")
-    found = probe(Path(str(film.path)))
-    assert (film.seconds, found.kind, found.has_audio, found.width) == (2, "video", True, 48)
-    words = render("subtitles", {"text": ["One", "Two"], "at": [0, 1], "format": "vtt"}, out)
-    assert Path(str(words.path)).read_text().startswith("WEBVTT\n\n00:00:00.000 --> 00:00:00.960\nOne")
+    found = probe(rendered("mux", {"video": cut, "audio": sound, "loudness": -20}, out / "b"))
+    assert (found.seconds, found.kind, found.has_audio, found.width) == (2, "video", True, 48)
+    words = rendered("subtitles", {"text": ["One", "Two"], "at": [0, 1], "format": "vtt"}, out)
+    assert words.read_text().startswith("WEBVTT\n\n00:00:00.000 --> 00:00:00.960\nOne")
 
 
 def test_lines_without_times_follow_each_other(tmp_path: Path, out: Path) -> None:
     lines = [samples.wav(tmp_path / f"{n}.wav", seconds=seconds) for n, seconds in enumerate((0.5, 1))]
-    assert render("mix", {"speech": lines}, out).seconds == pytest.approx(1.5, abs=0.05)
+    assert probe(rendered("mix", {"speech": lines}, out)).seconds == pytest.approx(1.5, abs=0.05)
 
 
 def test_a_video_keeps_its_own_sound_where_asked(tmp_path: Path, out: Path) -> None:
     video, other = samples.mp4(tmp_path / "v.mp4", seconds=1, hz=440), samples.wav(tmp_path / "a.wav", hz=3000)
-    both = render("mux", {"video": video, "audio": other, "keep_sound": True}, out)
-    heard = clip_samples.heard(Path(str(both.path)))
+    heard = clip_samples.heard(rendered("mux", {"video": video, "audio": other, "keep_sound": True}, out))
     assert min(clip_samples.strength(heard, hz, 0.2, 0.6) for hz in (440, 3000)) > -25
 
 
@@ -83,37 +86,37 @@ def test_the_edits_of_one_file(clips: list[Path], tmp_path: Path, out: Path) -> 
     photo = samples.png(tmp_path / "photo.png", size=(64, 48))
     sound = samples.wav(tmp_path / "sound.wav", seconds=2)
     made = {
-        "small.png": render("resize", {"file": photo, "width": 20, "height": 20}, out),
-        "small.jpg": render("resize", {"file": photo, "width": 20, "height": 20, "format": "jpg"}, out),
-        "small.mp4": render("resize", {"file": clips[0], "width": 20, "height": 20}, out),
-        "cut.mp4": render("trim", {"file": clips[0], "seconds": 0.5}, out),
-        "cut.m4a": render("trim", {"file": sound, "start": 0.5, "seconds": 0.5}, out),
-        "still.mp4": render("still", {"image": photo, "seconds": 1, "zoom": "in"}, out),
-        "frame.jpg": render("frame", {"video": clips[0], "at": "last"}, out),
-        "sheet.jpg": render("contact_sheet", {"of": [photo, *clips], "captions": ["a", "b", "c"]}, out),
-        "sound.wav": render("extract_audio", {"video": sound, "format": "wav"}, out),
-        "marked.png": render("watermark", {"file": photo, "logo": photo}, out),
-        "marked.mp4": render("watermark", {"file": clips[0], "logo": photo, "corner": "top-left"}, out),
+        "small.png": rendered("resize", {"file": photo, "width": 20, "height": 20}, out),
+        "small.jpg": rendered("resize", {"file": photo, "width": 20, "height": 20, "format": "jpg"}, out),
+        "small.mp4": rendered("resize", {"file": clips[0], "width": 20, "height": 20}, out),
+        "cut.mp4": rendered("trim", {"file": clips[0], "seconds": 0.5}, out),
+        "cut.m4a": rendered("trim", {"file": sound, "start": 0.5, "seconds": 0.5}, out),
+        "still.mp4": rendered("still", {"image": photo, "seconds": 1, "zoom": "in"}, out),
+        "frame.jpg": rendered("frame", {"video": clips[0], "at": "last"}, out),
+        "sheet.jpg": rendered("contact_sheet", {"of": [photo, *clips], "captions": ["a", "b", "c"]}, out),
+        "sound.wav": rendered("extract_audio", {"video": sound, "format": "wav"}, out),
+        "marked.png": rendered("watermark", {"file": photo, "logo": photo}, out),
+        "marked.mp4": rendered("watermark", {"file": clips[0], "logo": photo, "corner": "top-left"}, out),
     }
     for name, one in made.items():
-        assert one.path is not None and one.path.suffix == Path(name).suffix, name
-    lengths = {name: one.seconds for name, one in made.items() if one.seconds is not None}
+        assert one.suffix == Path(name).suffix, name
+    lengths = {name: seconds for name, one in made.items() if (seconds := probe(one).seconds) is not None}
     assert lengths == pytest.approx(
         {"small.mp4": 1, "cut.mp4": 0.5, "cut.m4a": 0.5, "still.mp4": 1, "sound.wav": 2, "marked.mp4": 1}, abs=0.02
     )
-    assert render("join_text", {"texts": ["a", "b"], "by": ", "}, out).text == "a, b"
+    assert render("join_text", {"texts": ["a", "b"], "by": ", "}, out) == "a, b"
 
 
 def test_the_edits_that_write_and_fade(clips: list[Path], tmp_path: Path, out: Path) -> None:
     words = tmp_path / "words.srt"
     words.write_text("1\n00:00:00,000 --> 00:00:00,500\nHello\n")
     made = [
-        render("transition", {"videos": clips, "seconds": 0.25, "look": "black", "width": 48, "height": 48}, out),
-        render("title", {"text": "A film", "seconds": 1, "width": 48, "height": 48}, out),
-        render("captions", {"video": clips[0], "text": ["One. Two."], "size": 0.2, "place": "top"}, out),
-        render("captions", {"video": clips[0], "file": words}, out),
+        rendered("transition", {"videos": clips, "seconds": 0.25, "look": "black", "width": 48, "height": 48}, out),
+        rendered("title", {"text": "A film", "seconds": 1, "width": 48, "height": 48}, out),
+        rendered("captions", {"video": clips[0], "text": ["One. Two."], "size": 0.2, "place": "top"}, out),
+        rendered("captions", {"video": clips[0], "file": words}, out),
     ]
-    assert [one.seconds for one in made] == pytest.approx([1.75, 1, 1, 1], abs=0.02)
+    assert [probe(one).seconds for one in made] == pytest.approx([1.75, 1, 1, 1], abs=0.02)
 
 
 FADED = "params: {files: {type: files, of: video}, shorter: {type: number, default: 0.5}}\n" + steps(
@@ -173,9 +176,9 @@ def otherwise(tmp_path: Path) -> Rendering:
     """Another version of FFmpeg: the same recipe gives other bytes."""
     other = clip_samples.solid(tmp_path / "other.mp4", [BLUE] * 24)
 
-    def rendering(edit: str, params: Params, folder: Path) -> Rendered:
-        made = render(edit, params, folder)
-        Path(str(made.path)).write_bytes(other.read_bytes())
+    def rendering(edit: str, params: Params, folder: Path) -> Path:
+        made = rendered(edit, params, folder)
+        made.write_bytes(other.read_bytes())
         return made
 
     return rendering
@@ -192,7 +195,7 @@ async def test_a_recipe_is_rendered_once(store: MediaStore, clips: list[Path]) -
     assert made.is_new
     assert made.file is not None
     assert made.file.uri == f"{store.url}/pipelines/{made.file.sha256}.mp4"
-    assert (made.result.seconds, made.file.kind) == (2, "video")
+    assert (made.file.seconds, made.file.kind) == (2, "video")
     again = await open_edits(store, get_settings()).make("concat", params)
     assert (again.is_new, again.file, again.result) == (False, made.file, made.result)
     recipe = recipe_id("concat", as_recorded(params, {}))
@@ -220,7 +223,7 @@ async def test_of_two_writers_the_second_discards_its_file(tmp_path: Path, clips
     params = asked(store, clips)
     begun, may_continue = threading.Event(), threading.Event()
 
-    def slowly(edit: str, given: Params, folder: Path) -> Rendered:
+    def slowly(edit: str, given: Params, folder: Path) -> Path | str:
         begun.set()
         may_continue.wait(300)
         return render(edit, given, folder)
@@ -263,7 +266,7 @@ async def test_a_recipe_whose_file_is_a_text_when_it_is_made_again_is_recorded_o
     first = await open_edits(store, get_settings()).make("concat", params)
     assert first.result.file is not None
     store.delete(first.result.file.uri)
-    edits = EditResults(store.url, store, rendering=lambda *_: Rendered(text="a text"))
+    edits = EditResults(store.url, store, rendering=lambda *_: "a text")
     async with asyncio.timeout(20):
         assert (await edits.make("concat", params)).is_new
     assert len(store.list("edits")) == 2
@@ -294,8 +297,7 @@ def test_equal_numbers_and_the_place_of_a_file_are_one_recipe() -> None:
 def test_a_picture_of_a_lost_colour_is_not_made(tmp_path: Path, out: Path) -> None:
     source = tmp_path / "clear.png"
     Image.new("RGBA", (8, 8), (255, 0, 0, 0)).save(source)
-    made = render("resize", {"file": source, "width": 4, "height": 4}, out)
-    with Image.open(str(made.path)) as image:
+    with Image.open(rendered("resize", {"file": source, "width": 4, "height": 4}, out)) as image:
         assert image.mode == "RGBA"
         pixel = image.convert("RGBA").getpixel((1, 1))
         assert isinstance(pixel, tuple)
