@@ -149,11 +149,19 @@ class _Strict(BaseModel):
     def _has_value(cls, value: Any, info: ValidationInfo) -> Any:
         return value if info.field_name == "default" else _given(value)
 
+    short: ClassVar[str] = ""
+    """The key that a value in place of a mapping sets, as `title: string` sets `type`."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _short(cls, value: Any) -> Any:
+        return value if not cls.short or isinstance(value, dict) else {cls.short: value}
+
 
 class Param(_Strict):
     """A parameter of a pipeline, or a column of a table."""
 
-    type: Text | None = None
+    type: Annotated[str, _read(lambda v: isinstance(v, str), "takes a type, as in {type: string}")] | None = None
     enum: Annotated[list[Any], BeforeValidator(_options)] | None = None
     of: Text | None = None
     columns: Annotated[dict[str, Param], _read(lambda v: isinstance(v, dict) and v, "takes a mapping")] | None = None
@@ -167,15 +175,7 @@ class Param(_Strict):
     max_mb: Above | None = None
     max_seconds: Above | None = None
 
-    @model_validator(mode="before")
-    @classmethod
-    def _short(cls, value: Any) -> Any:
-        """Converts the short form `string` to `{type: string}`."""
-        if isinstance(value, str):
-            return {"type": value}
-        if not isinstance(value, dict):
-            raise _wrong(f"takes a type, as in {{type: string}}, but {shown_value(value)}")
-        return value
+    short: ClassVar[str] = "type"
 
     @property
     def needs_value(self) -> bool:
@@ -204,10 +204,7 @@ class Sort(_Strict):
     by: Text
     descending: Bool = False
 
-    @model_validator(mode="before")
-    @classmethod
-    def _short(cls, value: Any) -> Any:
-        return {"by": value} if isinstance(value, str) else value
+    short: ClassVar[str] = "by"
 
 
 class TextAnswer(_Strict):
@@ -222,10 +219,7 @@ class AnswerField(_Strict):
     type: Literal["string", "integer", "number", "boolean", "handle"] = "string"
     max: Whole | None = None
 
-    @model_validator(mode="before")
-    @classmethod
-    def _short(cls, value: Any) -> Any:
-        return value if isinstance(value, dict) else {"type": value}
+    short: ClassVar[str] = "type"
 
 
 Fields = Annotated[

@@ -29,9 +29,6 @@ from rh_prefect.pipelines.file_model import (
 )
 from rh_prefect.pipelines.parsed_document import Document, Path, Problems, nearest, not_replaced
 
-_SIMILAR = 0.6
-"""Minimum similarity of an unknown and a missing key at which only the unknown key is reported, as misspelt."""
-
 _WHAT: Mapping[type[BaseModel], str] = {
     PipelineFile: "a pipeline",
     Param: "a parameter",
@@ -82,7 +79,7 @@ def _independent(errors: list[Any]) -> Iterator[Any]:
             continue
         at, name = one["loc"][:-1], str(one["loc"][-1])
         unknown = (str(other["loc"][-1]) for other in errors if _is_unknown_key(other) and other["loc"][:-1] == at)
-        if one["type"] != "missing" or not_replaced([name], unknown, cutoff=_SIMILAR):
+        if one["type"] != "missing" or not_replaced([name], unknown):
             yield one
 
 

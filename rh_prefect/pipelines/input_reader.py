@@ -16,6 +16,7 @@ from typing import Any, TypeAlias, TypeVar
 
 from rh_prefect.bounded_caches_and_locks import SingleFlight
 from rh_prefect.errors import InputError
+from rh_prefect.media.file_types_and_completeness import format_named
 from rh_prefect.media.input_access_policy import InputAccess, current_access
 from rh_prefect.media.input_files import naming, shown
 from rh_prefect.media.media import Media, as_media_input
@@ -47,13 +48,6 @@ OWN_FOLDERS = frozenset({*RESERVED_FOLDERS, "batches"})
 T = TypeVar("T")
 Table: TypeAlias = tuple[str, str, list[Row]]
 """The name of a table for messages, the folder from which its relative paths start, and its rows."""
-
-_SUFFIXES = {
-    "image": frozenset({"jpg", "jpeg", "png", "webp", "bmp", "gif", "tif", "tiff", "avif", "heic"}),
-    "video": frozenset({"mp4", "mov", "webm", "mkv", "avi", "m4v"}),
-    "audio": frozenset({"mp3", "wav", "flac", "m4a", "aac", "ogg", "opus"}),
-    "3d": frozenset({"glb", "gltf", "obj", "fbx", "stl", "usdz"}),
-}
 
 
 class Inputs:
@@ -430,7 +424,8 @@ def _real(place: str) -> str:
 
 
 def _is_kind(name: str, kind: str) -> bool:
-    return kind == "file" or PurePosixPath(name).suffix.lower().lstrip(".") in _SUFFIXES.get(kind, ())
+    said = format_named(name)
+    return kind == "file" or (said is not None and said.kinds[0] == kind)
 
 
 def read_rows(value: Any, options: Mapping[str, object]) -> Table:

@@ -190,11 +190,11 @@ class Problems:
             raise PipelineError(self)
 
 
-def not_replaced(missing: Iterable[str], unknown: Iterable[str], *, cutoff: float = 0.0) -> list[str]:
+def not_replaced(missing: Iterable[str], unknown: Iterable[str]) -> list[str]:
     """Returns the missing names, without those for which an unknown name is probably a misspelling."""
     remaining = list(missing)
     for name in unknown:
-        for closest in get_close_matches(name, remaining, n=1, cutoff=cutoff):
+        for closest in get_close_matches(name, remaining, n=1, cutoff=0.6):
             remaining.remove(closest)
     return remaining
 

@@ -50,32 +50,21 @@ class WrongReferenceError(ValueError):
 def parse(text: str) -> Template:
     """Splits a string into its references and the text between them."""
     parts: list[str | Reference] = []
-    at = 0
+    plain, at = "", 0
     for mark in _MARK.finditer(text):
-        parts.append(text[at : mark.start()])
+        plain += text[at : mark.start()]
+        at = mark.end()
         if mark.group() == "$(":
             raise WrongReferenceError(f"'{text[mark.start() :][:30]}' has no closing )", "$(")
-        parts.append("$(" if mark.group() == "$$(" else _reference(mark.group()))
-        at = mark.end()
-    parts.append(text[at:])
-    joined = tuple(_joined(parts))
+        if mark.group() == "$$(":
+            plain += "$("
+        else:
+            parts += [plain, _reference(mark.group())]
+            plain = ""
+    joined = tuple(part for part in (*parts, plain + text[at:]) if part)
     references = tuple(part for part in joined if isinstance(part, Reference))
     only = references[0] if references and len(joined) == 1 else None
     return Template(joined, references, only, None if references else "".join(map(str, joined)))
-
-
-def _joined(parts: list[str | Reference]) -> Iterator[str | Reference]:
-    text = ""
-    for part in parts:
-        if isinstance(part, str):
-            text += part
-            continue
-        if text:
-            yield text
-        text = ""
-        yield part
-    if text:
-        yield text
 
 
 def _reference(text: str) -> Reference:

@@ -624,7 +624,7 @@ async def test_a_number_that_an_edit_does_not_take_is_refused_by_check_and_plan(
 @pytest.mark.parametrize("value", ["nan", "inf", "-1e999", "9" * 5000, 10**400, float("nan"), float("inf")])
 async def test_a_number_that_is_not_finite_or_too_long_is_a_problem(kind: str, value: object) -> None:
     (problem,) = await problems_of(f"params: {{n: {kind}}}\n" + steps(p=PICTURE % "k $(params.n)"), n=value)
-    assert re.match(r"n takes a (whole )?number, but (the value is '9{37}...'|this number is not finite or)", problem)
+    assert re.match(r"n (takes a (whole )?number, but the value is .9{37}|contains (nan|-?inf|a number of))", problem)
 
 
 @pytest.mark.parametrize("kind", ["string", "list"])

@@ -11,9 +11,6 @@ from rh_prefect.json_snapshot import flaw_of
 from rh_prefect.pipelines.edits import EditParam
 from rh_prefect.pipelines.file_model import Param, shown_value, value_words
 
-LONGEST_NUMBER = 300
-LARGEST_NUMBER = 10**LONGEST_NUMBER
-"""The limit for numbers, because Python cannot convert all larger numbers to a decimal or a string."""
 _WORDS = {"true": True, "false": False}
 
 
@@ -72,13 +69,10 @@ def _text(value: Any) -> Any:
 
 def _number(value: Any) -> Any:
     text = value.strip() if isinstance(value, str) else ""
-    if not text or len(text) > LONGEST_NUMBER:
-        return value
     try:
-        number = float(text)
+        return int(text) if text.lstrip("+-").isdecimal() else float(text)
     except ValueError:
         return value
-    return int(text) if text.lstrip("+-").isdecimal() else number
 
 
 def _whole(value: Any) -> Any:
@@ -152,8 +146,8 @@ def _wrong_number(param: Param, value: Any) -> str:
     kind = "a whole number" if param.kind == "integer" else "a number"
     if isinstance(value, bool) or not isinstance(value, int | float):
         return f"takes {kind}, but {shown_value(value)}"
-    if not -LARGEST_NUMBER <= value <= LARGEST_NUMBER:
-        return f"takes {kind}, but this number is not finite or has more than {LONGEST_NUMBER} digits"
+    if flaw := flaw_of(value):
+        return flaw
     if param.kind == "integer" and value != int(value):
         return f"takes {kind}, not {value}"
     if param.min is not None and value < param.min:
@@ -161,11 +155,6 @@ def _wrong_number(param: Param, value: Any) -> str:
     if param.max is not None and value > param.max:
         return f"takes {kind} of at most {param.max:.12g}, but {value} is more"
     return ""
-
-
-def are_whole(options: tuple[Any, ...]) -> bool:
-    """Returns whether all options are whole numbers; False if there are none."""
-    return bool(options) and all(isinstance(one, int) and not isinstance(one, bool) for one in options)
 
 
 def edit_value(param: EditParam, value: Any) -> tuple[Any, str]:

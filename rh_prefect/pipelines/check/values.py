@@ -14,7 +14,6 @@ from typing import Any
 from rh_prefect.media.file_name_templates import folded
 from rh_prefect.pipelines import types
 from rh_prefect.pipelines.check.checked_file import Checked
-from rh_prefect.pipelines.check.literal_conversion import are_whole
 from rh_prefect.pipelines.conditions import ORDERED
 from rh_prefect.pipelines.file_model import (
     COMPARISONS,
@@ -149,7 +148,8 @@ class ValueCheck:
     def _whole(self, path: Path, value: int | str | None, scope: NameScope) -> None:
         if isinstance(value, str):
             found = self._value(path, value, scope)
-            if found.kind not in ("integer", "any") and not are_whole(found.options):
+            are_whole = found.options and all(type(one) is int for one in found.options)
+            if found.kind not in ("integer", "any") and not are_whole:
                 self._say(path, f"{path[-1]} takes a whole number, but {value} is {found.words}")
 
     def _condition(self, path: Path, value: Any, scope: NameScope) -> frozenset[str]:
