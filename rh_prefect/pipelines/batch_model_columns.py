@@ -15,12 +15,12 @@ from rh_prefect.media.media import Media, as_media_input, without_mark
 from rh_prefect.media.storage_urls import is_local, local_path
 from rh_prefect.pipelines.check.literal_conversion import read_value
 from rh_prefect.pipelines.file_model import Param as FileParam
+from rh_prefect.pipelines.types import kind_of
 
 ChainStep = str | Mapping[str, Any]
 """A further model of a chain: its name, or an object with `model` and parameters."""
 
 _OF_STEP = re.compile(r"(\d+)\.(.+)")
-_KINDS = {"bool": "boolean", "int": "integer", "float": "number"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,7 +124,7 @@ def column_of(param: Param) -> dict[str, Any]:
         return {"type": "any"}
     if param.type == "enum":
         return {"enum": list(param.options)}
-    return {"type": _KINDS.get(param.type, "string")}
+    return {"type": kind_of(param.type)}
 
 
 def _fed(before: Model, model: Model) -> Param:

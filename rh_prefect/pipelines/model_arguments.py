@@ -21,7 +21,7 @@ from rh_prefect.pipelines.file_model import ModelStep, shown_value, value_words
 from rh_prefect.pipelines.parsed_document import Path
 from rh_prefect.pipelines.planning_values import ABSENT, File, Unknown, characters
 from rh_prefect.pipelines.references import has_reference, is_reference, shown
-from rh_prefect.pipelines.types import FILES, PLAIN, Type
+from rh_prefect.pipelines.types import PLAIN, Type
 
 Evaluate: TypeAlias = Callable[[Path, Any, bool], Any]
 """Evaluates the value in the file at a path below the step: returns a value, or a `Type` if only the type is known.
@@ -154,7 +154,8 @@ class Bound:
             param, fault = feed(self.model, found.kind, self.values.keys())
             self._say(at, fault.replace("this", written, 1))
             if param is not None:
-                self._say(at, self._one_for_list(written, found, param))
+                if found.many and not param.multiple:
+                    self._say(at, types.misfit(found, param, written))
                 self.values[param.name], self.written[param.name] = value, written
 
     def _fit(self, at: Path, written: Any, value: Any, param: Param) -> None:
@@ -174,22 +175,12 @@ class Bound:
         elif isinstance(written, str) and written in ("no", "yes", "on", "off") and _is_switch(param):
             self._say(at, f"{param.name} takes true or false; {written} is a string in YAML 1.2")
         elif is_reference(written):
-            self._say(at, self._one_for_list(written, value, param) or types.misfit(value, param, written))
+            self._say(at, types.misfit(value, param, written))
         elif param.is_media and written is not None:
             wrong = f"{param.name} takes a file of kind {param.type}, but {shown_value(written)}; name it in `params`, "
             self._say(at, f"{wrong}as in {{type: {param.type}, default: …}}")
         elif param.type == "enum" and value.options:
             self._say(at, types.misfit(value, param, value_words(written)))
-
-    def _one_for_list(self, written: str, found: Type, param: Param) -> str:
-        """Returns a message if a list of files is given for a parameter that takes one file; empty otherwise."""
-        if not found.many or param.multiple or not param.is_media:
-            return ""
-        if not all(one.kind in ("any", *FILES) for one in found.possible):
-            return ""  # not a list of files, so `misfit` has the better message
-        remedy = f"use foreach: {written}"
-        remedy += ", or edit: concat" if param.type == "video" and found.kind == "video" else ""
-        return f"{self.model.name} takes one {param.type} for {param.name}, but {written} is a list; {remedy}"
 
     def check_values(self) -> tuple[input_validation.InputCheck, list[Fault]]:
         """Checks the values against the catalogue; placeholders replace unknown values."""

@@ -132,8 +132,9 @@ def of_param(param: Param, guard: str = "") -> Type:
 
 
 def kind_of(name: str) -> str:
-    """Returns the kind for a type in `params` or for a model's output; for `text`, the kind is `string`."""
-    return {"model3d": "3d", "text": "string"}.get(name, name)
+    """Returns the kind for a type in `params`, for a model's output, or for the type of a model's parameter."""
+    kinds = {"model3d": "3d", "text": "string", "bool": "boolean", "int": "integer", "float": "number"}
+    return kinds.get(name, name)
 
 
 def negated(guard: str) -> str:
@@ -192,36 +193,26 @@ def fields_of_any(types: Sequence[Type], of: str) -> dict[str, Type]:
 
 def misfit(type_: Type, param: ModelParam, shown: str) -> str:
     """Returns a clause that says why a value does not fit a model's parameter; empty if it fits or is not known yet."""
-    if type_.kind == "any":
+    if type_.kind == "any" and not param.is_media:
         return ""
     if type_.kind == "mixed":
         return _of_members(type_, shown, lambda one: misfit(one, param, shown))
-    if param.is_media:
-        return _wrong_file(type_, (param.type,), f"{param.name} takes a file of kind {param.type}", shown)
-    if type_.many and not param.multiple and param.type != "json":
-        return f"{param.name} takes one value, but {shown} is a list; use foreach: {shown}"
-    if type_.kind in FILES:
-        return f"{param.name} takes {_takes(param)}, but {shown} is {type_.one.words}"
-    match param.type:
-        case "string":
-            if type_.kind in (*NUMBERS, "boolean") or any(not isinstance(one, str) for one in type_.options):
-                what = "has options that are not strings" if type_.kind == "enum" else f"is {type_.one.words}"
-                remedy = f"write it inside a string, as in 'number {shown}'"
-                return f"{param.name} takes a string, but {shown} {what}; {remedy}"
-            return "" if type_.kind in PLAIN else f"{param.name} takes a string, but {shown} is {type_.one.words}"
-        case "enum":
-            return _wrong_option(type_, param.options, param.name, shown)
-        case "int" | "float":
-            return _wrong_number(type_, param.name, shown)
-        case "bool":
-            fits = type_.kind == "boolean" or (type_.options and _spells_booleans(type_.options))
-            return "" if fits else f"{param.name} takes true or false, but {shown} is {type_.words}"
-        case _:
-            return ""
+    is_one = param.multiple or not type_.many
+    if is_one and param.type == "string" and _holds_no_string(type_):
+        what = "has options that are not strings" if type_.kind == "enum" else f"is {type_.one.words}"
+        return f"{param.name} takes a string, but {shown} {what}; write it inside a string, as in 'number {shown}'"
+    if is_one and param.type == "bool" and type_.options and _spells_booleans(type_.options):
+        return ""
+    alike = EditParam(param.name, (kind_of(param.type),), many=param.multiple, options=param.options)
+    return edit_misfit(type_, alike, shown)
+
+
+def _holds_no_string(type_: Type) -> bool:
+    return type_.kind in (*NUMBERS, "boolean") or any(not isinstance(one, str) for one in type_.options)
 
 
 def edit_misfit(type_: Type, param: EditParam, shown: str) -> str:
-    """Returns a clause that says why a value does not fit an edit's parameter; empty if it fits."""
+    """Returns a clause that says why a value does not fit an edit's parameter; empty if it fits or is not known yet."""
     if type_.many and not param.many:
         concat = "concat, or " if type_.kind == "video" and "video" in param.kinds else ""
         what = "file" if param.takes_files else "value"
@@ -256,11 +247,6 @@ def _wrong_file(type_: Type, kinds: tuple[str, ...], takes: str, shown: str) -> 
         return ""
     never = "; a string is not read as a link to a file" if type_.kind in ("string", "enum", "handle") else ""
     return f"{takes}, but {shown} is {type_.one.words}{never}"
-
-
-def _takes(param: ModelParam) -> str:
-    words = {"string": "a string", "bool": "true or false", "int": "a whole number", "float": "a number"}
-    return words.get(param.type, "one of its options" if param.options else "a value")
 
 
 def _wrong_option(type_: Type, options: tuple[str, ...], name: str, shown: str) -> str:
