@@ -9,14 +9,13 @@ import inspect
 import re
 import shlex
 from collections.abc import Iterator
-from contextlib import ExitStack, suppress
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, get_args
 
 import pytest
 from cyclopts import App
 from prefect import Flow
-from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from rh_prefect import errors
 from rh_prefect.catalog import Param
@@ -26,11 +25,10 @@ from rh_prefect.emulator.routes import control
 from rh_prefect.pipelines.edits import EDITS
 from rh_prefect.pipelines.pipeline import Pipeline
 from rh_prefect.settings import Settings
-from tests.support import doc_tables, guarantees
+from tests.support import doc_tables, guarantees, pipeline_pages
 from tests.support.doc_pages import PAGES, ROOT, blocks
 from tests.support.each_case import each_case
 from tests.support.samples import media as samples
-from tests.support.servers.prefect_server import PrefectServer
 
 
 def commands() -> Iterator[tuple[str, str]]:
@@ -55,9 +53,9 @@ FIRST_PAGES = ("README.md", "getting-started.md", "never-pay-twice.md")
 def test_the_python_blocks_of_a_page_run(
     page: Path,
     rh: Emulator,
-    prefect_template: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
+    request: pytest.FixtureRequest,
 ) -> None:
     """The blocks of a page run in order, in one module; its flows are called, see `call`.
 
@@ -72,11 +70,9 @@ def test_the_python_blocks_of_a_page_run(
         "luma/uni-9/image-edit", params=[Param(key="prompt", name="prompt", type="string"), pictures], price="0.30"
     )
     used = "\n".join(blocks(page, "python"))
-    with ExitStack() as stack:
-        if "reconcile(" in used:  # it acts on all runs of a server, of which other tests have left hundreds
-            server = stack.enter_context(PrefectServer(tmp_path / "prefect", template=prefect_template))
-            stack.enter_context(temporary_settings({PREFECT_API_URL: server.api}))
-        _run_blocks(page, used)
+    if "reconcile(" in used:
+        request.getfixturevalue("no_earlier_flow_runs")
+    _run_blocks(page, used)
     assert "generate(" not in used or "with Emulator(" in used or rh.recorder.paid
 
 
@@ -221,6 +217,9 @@ def test_what_is_made_from_code_is_in_step(name: str) -> None:
     found = doc_tables.part(name).search((ROOT / "docs" / page).read_text(encoding="utf-8"))
     assert found is not None
     assert found["body"].strip() == make(), "run `python -m tests.support.doc_tables`"
+    if name in pipeline_pages.SHIPPED:
+        picture = ROOT / "docs" / "images" / "pipelines" / f"{name}.svg"
+        assert picture.read_text(encoding="utf-8") == pipeline_pages.picture(name)
 
 
 def test_every_error_that_the_page_names_exists() -> None:

@@ -17,7 +17,6 @@ from tests.support import pipeline_pages
 from tests.support.doc_pages import ROOT, TEXTS, blocks
 from tests.support.samples.pipeline_assets import some
 
-SLOW = {"dub", "formats", "six-languages"}  # `init` makes films for their examples
 PLAN_SCHEMA = json.loads((SHIPPED.parent / "plan" / "schema.json").read_text(encoding="utf-8"))
 
 
@@ -69,12 +68,3 @@ def test_every_yaml_block_is_planned() -> None:
 
 def test_every_shipped_pipeline_has_a_page() -> None:
     assert {file.stem for file in (ROOT / "docs" / "pipelines").glob("*.md")} == set(pipeline_pages.SHIPPED)
-
-
-@pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=[pytest.mark.long] if name in SLOW else []) for name in pipeline_pages.SHIPPED]
-)
-def test_the_picture_of_a_shipped_pipeline_shows_its_steps(name: str) -> None:
-    """`python -m tests.support.doc_tables` draws it."""
-    file = ROOT / "docs" / "images" / "pipelines" / f"{name}.svg"
-    assert file.read_text(encoding="utf-8") == pipeline_pages.picture(name)
