@@ -19,8 +19,9 @@ import pytest
 
 from rh_prefect.blocks import RunningHubCredentials, RunningHubPool
 from rh_prefect.emulator import Emulator
+from tests.support.processes import warm_process
 from tests.support.processes.film_run import FilmRun, OpenStage
-from tests.support.processes.flow_process import FlowProcess, Said, command
+from tests.support.processes.flow_process import FlowProcess, Said
 from tests.support.samples import media as samples
 from tests.support.waiting import wait_until
 from tests.support.world import call_log
@@ -144,7 +145,7 @@ def test_every_account_works_and_none_beyond_its_limit(night: Night) -> None:
     assert all(paid[key] >= limit for key, limit in LIMITS.items()), paid
     assert all(night.busiest[key] <= limit for key, limit in LIMITS.items()), night.busiest
     assert set(night.refused) <= {"421"}
-    spent = command(night.stage.env, "spend", "--by", "account").stdout
+    spent = warm_process.run([*warm_process.RH, "spend", "--by", "account"], env=night.stage.env).stdout
     lines = {tuple(line.split()[:3]) for line in spent.splitlines()}
     assert {("the", key, str(count)) for key, count in paid.items()} <= lines, spent
 

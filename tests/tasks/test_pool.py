@@ -19,7 +19,7 @@ from rh_prefect.errors import ConfigError, SubmissionUnknown
 from rh_prefect.flows.pipeline import Pipeline
 from rh_prefect.job_blocks import RunningHubJobRun, RunningHubModel
 from rh_prefect.tasks import generate
-from tests.support.processes.flow_process import command
+from tests.support.processes import warm_process
 from tests.support.servers.emulator_env import StartEmulator, environment
 from tests.support.servers.prefect_server import PrefectServer
 
@@ -96,7 +96,7 @@ async def test_a_person_settles_a_job_on_the_account_that_was_asked(
     env = {**prefect_server.env, **environment(rh, tmp_path)}
 
     async def adopt(job: str, task_id: str) -> str:
-        done = await asyncio.to_thread(command, env, "jobs", "adopt", job, task_id)
+        done = await asyncio.to_thread(warm_process.run, [*warm_process.RH, "jobs", "adopt", job, task_id], env=env)
         return done.stdout + done.stderr
 
     rh.faults.add(Fault("submit", kind="cut", times=1))

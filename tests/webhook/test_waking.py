@@ -20,7 +20,7 @@ from rh_prefect.works.result import Result
 from tests.support.servers.emulator_env import environment
 from tests.support.servers.holding_proxy import Proxy
 from tests.support.servers.prefect_server import PrefectServer
-from tests.support.servers.webhook_receiver import receiver_process
+from tests.support.servers.webhook_receiver import ReceiverProcess
 from tests.support.waiting import until
 
 pytestmark = pytest.mark.prefect
@@ -39,7 +39,7 @@ async def test_a_job_needs_a_submit_and_one_query_and_the_receiver_logs_no_secre
     log = tmp_path / "receiver.log"
     with Emulator(clock="real", long_side=64, durations=lambda model, payload: (0.1, 0.5)) as rh:
         env = {**environment(rh, tmp_path), "RH_POLL_SECONDS": "2"}
-        with receiver_process({**prefect_server.env, **env}, log=log) as exported:
+        with ReceiverProcess({**prefect_server.env, **env}, log=log) as exported:
             # A state folder of its own is an account object of its own, as in a separate process.
             for name, value in {**env, **exported, "RH_STATE_DIR": str(tmp_path / "state-2")}.items():
                 monkeypatch.setenv(name, value)

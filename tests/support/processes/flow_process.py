@@ -10,7 +10,6 @@ import asyncio
 import importlib
 import json
 import os
-import subprocess
 import sys
 import threading
 import time
@@ -31,8 +30,7 @@ from rh_prefect.flow_runs.resume_or_rerun import create, rerun
 from rh_prefect.prefect_api import connect
 from rh_prefect.prefect_internals import drain
 from rh_prefect.works.events import JobEvent
-from tests.support.processes import warm_process
-from tests.support.processes.warm_process import RH, WarmProcess
+from tests.support.processes.warm_process import WarmProcess
 
 ROOT = Path(__file__).parents[3]
 PATIENCE = 500.0
@@ -225,10 +223,6 @@ def flow_processes(env: Mapping[str, str], folder: Path) -> Iterator[FlowProcess
     folder.mkdir(parents=True, exist_ok=True)
     with ExitStack() as stack:
         yield FlowProcesses(env, folder, stack)
-
-
-def command(env: Mapping[str, str], *arguments: str) -> subprocess.CompletedProcess[str]:
-    return warm_process.run([*RH, *arguments], env=env, cwd=ROOT)
 
 
 if __name__ == "__main__":

@@ -63,6 +63,12 @@ class ReceiverProcess:
     def url(self) -> str:
         return f"http://127.0.0.1:{self._port}"
 
+    def __enter__(self) -> dict[str, str]:
+        return self.start()
+
+    def __exit__(self, *_: object) -> None:
+        self.end()
+
     def start(self) -> dict[str, str]:
         """Starts it, and returns what it tells to export once it takes deliveries."""
         command = [*RH, "webhook", "serve", "--port", str(self._port)]
@@ -83,12 +89,3 @@ class ReceiverProcess:
                 process.send_signal(number)
                 process.communicate()
             self._process = None
-
-
-@contextmanager
-def receiver_process(env: Mapping[str, str], *, log: Path) -> Iterator[dict[str, str]]:
-    process = ReceiverProcess(env, log=log)
-    try:
-        yield process.start()
-    finally:
-        process.end()
