@@ -50,6 +50,7 @@ async def test_a_rerun_by_hand_pays_for_new_tasks_where_the_attempts_were_used_u
     assert [one.task_id for one in rh.recorder.paid][5:] == [result.task_id]
 
 
+@pytest.mark.long
 def test_a_child_flow_that_completed_is_run_anew_after_its_parent_was_killed(stage: FilmRun) -> None:
     rh = stage.rh
     # The child flow has ended, and three of the four takes; the fourth is paid for and runs.

@@ -71,6 +71,7 @@ async def test_a_task_that_fails_during_a_suspension_is_paid_for_again(without_w
     assert len(desk.paid) == 2
 
 
+@pytest.mark.long
 async def test_after_a_failed_item_the_clips_of_others_suspend_the_run_again(
     without_webhooks: SuspendedRuns, pictures: Flow[..., Any]
 ) -> None:
