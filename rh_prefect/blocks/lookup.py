@@ -22,7 +22,7 @@ from rh_prefect.errors import ConfigError, InputError
 from rh_prefect.prefect_api import api_address, ask, ask_repeatedly, failure_of, patience
 from rh_prefect.redaction import secret_in
 from rh_prefect.settings import get_settings
-from rh_prefect.works.accounts.account_and_uploads import Account, account_of
+from rh_prefect.works.accounts.account import Account, account_of
 from rh_prefect.works.accounts.pool import Pool
 from rh_prefect.works.journal.record_types import Intent
 from rh_prefect.works.loop_thread import LOOP

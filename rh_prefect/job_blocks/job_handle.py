@@ -18,7 +18,7 @@ from rh_prefect.flow_runs.root_flow_run import current_scope
 from rh_prefect.media.store import MediaStore
 from rh_prefect.tasks.generate import prepare_call
 from rh_prefect.works import stored_result
-from rh_prefect.works.accounts.account_and_uploads import Account
+from rh_prefect.works.accounts.account import Account
 from rh_prefect.works.events import JobEvent
 from rh_prefect.works.job_options import Options, Request
 from rh_prefect.works.journal.identity import base_hash

@@ -16,7 +16,7 @@ from rh_prefect.custom_endpoint import CustomInput
 from rh_prefect.media.store import MediaStore
 from rh_prefect.models import ModelInput
 from rh_prefect.settings import Settings
-from rh_prefect.works.accounts.account_and_uploads import Account
+from rh_prefect.works.accounts.account import Account
 from rh_prefect.works.accounts.pool import Pool, unknown_account
 from rh_prefect.works.checked_request import JobRequest, custom_request, prepare_request
 from rh_prefect.works.input_identification import Inputs

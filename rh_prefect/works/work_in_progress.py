@@ -14,7 +14,7 @@ from pydantic import SecretStr
 from rh_prefect.errors import ConfigError, JournalError
 from rh_prefect.media.store import MediaStore
 from rh_prefect.settings import Settings
-from rh_prefect.works.accounts.account_and_uploads import Account
+from rh_prefect.works.accounts.account import Account
 from rh_prefect.works.accounts.pool import Lease
 from rh_prefect.works.checked_request import JobRequest
 from rh_prefect.works.events import JobEvent, JobEventState, Observer

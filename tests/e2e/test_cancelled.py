@@ -12,7 +12,7 @@ from rh_prefect.flow_runs.journal import FlowRunJournal
 from rh_prefect.flow_runs.resume_or_rerun import rerun
 from rh_prefect.media.store import MediaStore
 from rh_prefect.settings import get_settings
-from rh_prefect.works.accounts.account_and_uploads import account_of
+from rh_prefect.works.accounts.account import account_of
 from rh_prefect.works.journal.scope import Scope
 from rh_prefect.works.loop_thread import LOOP
 from rh_prefect.works.pool_services import pool_services

@@ -32,9 +32,8 @@ from rh_prefect.works.journal.record_types import End, Intent, Link, ResultRecor
 from rh_prefect.works.journal.scope import FolderScope
 from rh_prefect.works.journal.spool import Spool, Spooled
 from rh_prefect.works.loop_thread import FILE_WORKERS, LOOP, WORKERS
-from rh_prefect.works.output_download import extension_of_output
 from rh_prefect.works.result import Result
-from rh_prefect.works.result_delivery import Delivered, ResultDelivery, named_by_template
+from rh_prefect.works.result_delivery import Delivered, ResultDelivery, extension_of_output, named_by_template
 from tests.support.samples import media as samples
 from tests.support.servers.scripted_server import WireServer, raw
 from tests.support.world.executed_work import FileLease, services, work_of

@@ -16,8 +16,7 @@ from websockets.asyncio.server import ServerConnection, serve
 from rh_prefect.client import Client, TaskView
 from rh_prefect.client.progress import ProgressEvent
 from rh_prefect.works.checked_request import JobRequest
-from rh_prefect.works.runninghub import node_progress
-from rh_prefect.works.runninghub.node_progress import AT_ONCE, Lines, NodeProgress
+from rh_prefect.works.runninghub.provider import WATCHED_AT_ONCE, Lines, NodeProgress, _watching
 from tests.support.waiting import until
 
 NAMES = {"6": "CLIPTextEncode", "3": "KSampler", "8": "VAEDecode"}
@@ -151,7 +150,7 @@ async def test_a_socket_without_usable_messages_is_closed_with_the_job(
             await socket.came.wait()
         await socket.closed.wait()
     assert lines == []
-    assert not node_progress._watching
+    assert not _watching
 
 
 async def test_a_failed_connection_ends_only_the_progress(client: Client, lines: list[str]) -> None:
@@ -170,7 +169,7 @@ async def test_a_failed_connection_ends_only_the_progress(client: Client, lines:
         server.close()
         await server.wait_closed()
         with NodeProgress(client, ORDER, "1", lines.append).during(seen(f"ws://127.0.0.1:{port}/")):
-            await until(lambda: not node_progress._watching)
+            await until(lambda: not _watching)
         with NodeProgress(client, ORDER, "1", lines.append).during(seen("no address")):
             await asyncio.sleep(0)
     assert lines == []
@@ -180,26 +179,26 @@ async def test_a_start_without_an_address_opens_no_socket_until_the_task_runs(
     progress: NodeProgress, client: Client, lines: list[str]
 ) -> None:
     with progress.during(TaskView(task_id="1", status="QUEUED")):
-        assert not node_progress._watching
+        assert not _watching
         progress.runs()
-        assert len(node_progress._watching) == 1, "RunningHub is asked for the address"
-    await until(lambda: not node_progress._watching)
+        assert len(_watching) == 1, "RunningHub is asked for the address"
+    await until(lambda: not _watching)
     other = TaskView(task_id="2", status="RUNNING", progress_url=SecretStr("ws://127.0.0.1:9/"))
     with progress.during(other):
-        assert not node_progress._watching, "it is another task's"
+        assert not _watching, "it is another task's"
     progress = NodeProgress(client, replace(ORDER, endpoint="run/workflow/1"), "1", lines.append)
     with progress.during(None):
         progress.runs()
-        assert not node_progress._watching, "only starts of the old API are asked for the address"
+        assert not _watching, "only starts of the old API are asked for the address"
 
 
 async def test_the_number_of_concurrent_sockets_is_limited(client: Client) -> None:
     socket = Socket(says_nothing)
     async with at_address(socket) as url:
-        watched = [NodeProgress(client, ORDER, "1", print).during(seen(url)) for _ in range(AT_ONCE + 1)]
+        watched = [NodeProgress(client, ORDER, "1", print).during(seen(url)) for _ in range(WATCHED_AT_ONCE + 1)]
         for one in watched:
             one.__enter__()
-        assert len(node_progress._watching) == AT_ONCE
+        assert len(_watching) == WATCHED_AT_ONCE
         for one in watched:
             one.__exit__(None, None, None)
-        await until(lambda: not node_progress._watching)
+        await until(lambda: not _watching)

@@ -15,7 +15,7 @@ from pydantic import SecretStr
 
 from rh_prefect.client import Client, TaskView
 from rh_prefect.settings import Settings
-from rh_prefect.works.accounts.account_and_uploads import Account, _accounts, account_of
+from rh_prefect.works.accounts.account import Account, _accounts, account_of
 from rh_prefect.works.loop_thread import LOOP
 from rh_prefect.works.pool_services import PoolServices, _contexts, pool_services
 from rh_prefect.works.runninghub.provider import RunningHub

@@ -30,7 +30,7 @@ from rh_prefect.pipelines.check.checked_file import Checked
 from rh_prefect.pipelines.parsed_document import Problems
 from rh_prefect.pipelines.plan.plan import Plan
 from rh_prefect.pipelines.plan.planned_steps import PlannedStep, PriceRange
-from rh_prefect.works.accounts.account_and_uploads import Account
+from rh_prefect.works.accounts.account import Account
 from rh_prefect.works.accounts.pool import Pool
 from rh_prefect.works.input_identification import input_of
 

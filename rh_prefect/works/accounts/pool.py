@@ -22,7 +22,7 @@ from rh_prefect.errors import (
     TaskNotFound,
     explain,
 )
-from rh_prefect.works.accounts.account_and_uploads import Account
+from rh_prefect.works.accounts.account import Account
 from rh_prefect.works.accounts.limiter import Limiter, Turn, first_free, refresh_counts
 from rh_prefect.works.journal.record_types import Answer, Intent
 from rh_prefect.works.journal.scope import Scope

@@ -16,7 +16,7 @@ from rh_prefect.emulator import Emulator
 from rh_prefect.errors import ConfigError, RunningHubError
 from rh_prefect.media.store import MediaStore
 from rh_prefect.settings import Settings
-from rh_prefect.works.accounts.account_and_uploads import Account, account_of
+from rh_prefect.works.accounts.account import Account, account_of
 from rh_prefect.works.events import JobEvent
 from rh_prefect.works.job_options import Options, Request
 from rh_prefect.works.journal.job_records_and_state import jobs_of

@@ -24,7 +24,7 @@ from rh_prefect.pipelines.plan import Plan
 from rh_prefect.pipelines.rounds_across_runs import COMMAND_LINE, Rounds
 from rh_prefect.pipelines.stored_edits import open_edits
 from rh_prefect.settings import Settings
-from rh_prefect.works.accounts.account_and_uploads import account_of
+from rh_prefect.works.accounts.account import account_of
 from rh_prefect.works.events import JobEvent
 from rh_prefect.works.job_options import Options
 from rh_prefect.works.journal.journal import JSON, FolderJournal

@@ -28,7 +28,7 @@ from rh_prefect.flow_runs.root_flow_run import current_chain, current_scope
 from rh_prefect.flow_runs.run_queries_and_scopes import FlowScope
 from rh_prefect.media.store import MediaStore
 from rh_prefect.settings import Settings
-from rh_prefect.works.accounts.account_and_uploads import Account, account_of
+from rh_prefect.works.accounts.account import Account, account_of
 from rh_prefect.works.events import JobEvent, Observer
 from rh_prefect.works.job_options import Options
 from rh_prefect.works.loop_thread import LOOP

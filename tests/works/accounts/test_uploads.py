@@ -16,7 +16,7 @@ from rh_prefect.emulator import Emulator
 from rh_prefect.errors import InputError, MediaError, ResponseLost
 from rh_prefect.media.store import MediaStore
 from rh_prefect.settings import Settings
-from rh_prefect.works.accounts.account_and_uploads import UPLOADS_AT_ONCE, Account, Uploads
+from rh_prefect.works.accounts.account import UPLOADS_AT_ONCE, Account, Uploads
 from rh_prefect.works.input_identification import Input, Inputs
 from rh_prefect.works.journal.identity import file_mark
 from rh_prefect.works.journal.journal import FolderJournal

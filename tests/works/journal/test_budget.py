@@ -18,7 +18,7 @@ from rh_prefect import catalog, models
 from rh_prefect.client import PricePreview
 from rh_prefect.emulator import Emulator, Fault
 from rh_prefect.errors import BudgetExceeded, ConnectFailed, JobFailed, PriceUnknown, ResponseLost, api_error
-from rh_prefect.works.accounts.prices import Prices
+from rh_prefect.works.accounts.account import Prices
 from rh_prefect.works.journal.costs_and_budget import (
     COINS,
     Charge,
