@@ -86,6 +86,20 @@ def hold(work: ExecutedWork) -> asyncio.Event:
     return ends
 
 
+async def of_another_run(
+    folder: Path, *, account: str = "renamed", query_error: RunningHubError | None = None
+) -> ExecutedWork:
+    """A work of the run `second`, for whose task the run `first` has paid on an account."""
+    work = ExecutedWork(folder, policy=with_policy(run="second"))
+    work.accounts["renamed"], work.main.query_error = work.main, query_error
+    await work.paid_before(account=account, flow_run="first")
+    return work
+
+
+async def an_hour_more(work: ExecutedWork) -> None:
+    work.pauses.append(3600)
+
+
 SLOT, RATE = "421", "1003"
 """Codes of refusals: one for want of a slot, and one because of too many requests."""
 
@@ -227,17 +241,13 @@ async def test_a_refusal_for_want_of_a_slot_is_reported_once_and_the_work_waits_
 
 @pytest.mark.parametrize("budget", [None, Decimal(5)])
 async def test_a_work_counts_once_from_its_submission_to_its_end(tmp_path: Path, budget: Decimal | None) -> None:
-    reserved = list[Decimal]()
+    work, reserved = ExecutedWork(tmp_path, policy=with_policy(budget=budget)), list[Decimal]()
 
-    class Paused(ExecutedWork):
-        async def _sleep(self, seconds: float) -> None:
-            await self.count()
+    async def count() -> None:
+        reserved.append(work.spending.reserved())
 
-        async def count(self) -> None:
-            reserved.append(self.spending.reserved())
-
-    work = Paused(tmp_path, policy=with_policy(budget=budget))
-    work.main.answers, work.main.during = [api_error(RATE, doing="submit", submitting=True)], work.count
+    work.main.answers = [api_error(RATE, doing="submit", submitting=True)]
+    work.main.during = work.after_pause = count
     await work.finish()
     assert reserved == [1, 0, 1, 1], "while it is submitted, pauses, is submitted again and is waited for"
     assert work.spending.reserved() == 0
@@ -246,10 +256,7 @@ async def test_a_work_counts_once_from_its_submission_to_its_end(tmp_path: Path,
 
 @pytest.mark.parametrize("account", ["three", "renamed"])
 async def test_a_run_without_the_key_of_a_task_waits_for_twelve_hours(tmp_path: Path, account: str) -> None:
-    work = ExecutedWork(tmp_path, policy=with_policy(run="second"))
-    work.accounts["renamed"] = work.main
-    work.main.query_error = TaskNotFound("there is no such task")
-    await work.paid_before(account=account, flow_run="first")
+    work = await of_another_run(tmp_path, account=account, query_error=TaskNotFound("there is no such task"))
     work.pauses.append(1000)
     with pytest.raises(JobTimeout, match=f"run first has submitted task .* on account .*{account}"):
         await work.finish()
@@ -258,17 +265,18 @@ async def test_a_run_without_the_key_of_a_task_waits_for_twelve_hours(tmp_path: 
     assert max(work.pauses[1:]) == work.pauses[-1] == 15
 
 
-async def test_a_run_without_the_key_of_a_task_uses_its_recorded_end(tmp_path: Path) -> None:
-    class Recorded(ExecutedWork):
-        async def _sleep(self, seconds: float) -> None:
-            await super()._sleep(seconds)
-            await self.records.end(1, End(status="SUCCESS", task_id=TASK))
-
-    work = Recorded(tmp_path, policy=with_policy(run="second"))
-    await work.paid_before(account="three", flow_run="first")
+@pytest.mark.parametrize(
+    ("account", "query_error", "queries"), [("three", None, 0), ("renamed", api_error("1", doing="query"), 2)]
+)
+async def test_a_run_that_cannot_query_a_task_uses_its_recorded_end(
+    tmp_path: Path, account: str, query_error: RunningHubError | None, queries: int
+) -> None:
+    work = await of_another_run(tmp_path, account=account, query_error=query_error)
+    work.after_pause = partial(work.records.end, 1, End(status="SUCCESS", task_id=TASK))
     await work.finish()
     assert len(work.pauses) == 1
-    assert work.did == ["publish with a search", "record the result"]
+    assert (work.did.count("query at main"), work.did[-2:]) == (queries, ["publish with a search", "record the result"])
+    assert not {"wait at main", "submit to main"} & {*work.did}
     assert [state for state, _ in work.heard] == ["adopted", "collecting"]
 
 
@@ -371,9 +379,7 @@ async def test_the_age_of_a_task_counts_from_the_middle_of_its_submission(work: 
 
 async def test_a_task_of_another_run_is_queried_only_where_its_account_may_be_another_one(tmp_path: Path) -> None:
     for name, queries in (("main", 0), ("renamed", 1)):
-        work = ExecutedWork(tmp_path / name, policy=with_policy(run="second"))
-        work.accounts["renamed"] = work.main
-        await work.paid_before(account=name, flow_run="first")
+        work = await of_another_run(tmp_path / name, account=name)
         await work.finish()
         assert work.did.count("query at main") == queries
         assert work.spending.spent() == 0, "the first run has paid"
@@ -382,14 +388,12 @@ async def test_a_task_of_another_run_is_queried_only_where_its_account_may_be_an
 async def test_a_lost_query_for_the_task_of_another_run_is_repeated(tmp_path: Path) -> None:
     """An error of the call lets the run that has paid cancel the task that this run needs."""
 
-    class Recovering(ExecutedWork):
-        async def _sleep(self, seconds: float) -> None:
-            await super()._sleep(seconds)
-            self.main.query_error = None
+    work = await of_another_run(tmp_path, query_error=ConnectFailed("no route"))
 
-    work = Recovering(tmp_path, policy=with_policy(run="second"))
-    work.accounts["renamed"], work.main.query_error = work.main, ConnectFailed("no route")
-    await work.paid_before(account="renamed", flow_run="first")
+    async def recover() -> None:
+        work.main.query_error = None
+
+    work.after_pause = recover
     await work.finish()
     assert (work.did.count("query at main"), len(work.pauses)) == (2, 1)
 
@@ -400,37 +404,20 @@ async def test_a_call_for_the_task_of_another_run_survives_an_outage_of_the_reco
 ) -> None:
     """Without a network, RunningHub and the records fail at the same time."""
 
-    class Recovering(ExecutedWork):
-        async def _sleep(self, seconds: float) -> None:
-            await super()._sleep(seconds)
-            self.main.query_error = self.journal.before_read = None
-            await self.records.end(1, End(status="SUCCESS", task_id=TASK))
+    async def recover() -> None:
+        work.main.query_error = work.journal.before_read = None
+        await work.records.end(1, End(status="SUCCESS", task_id=TASK))
 
     async def fail(key: str) -> None:
         if "-end-" in key:
             raise JournalError("no route", is_permanent=is_permanent)
 
     for is_permanent in (False, True):
-        work = Recovering(tmp_path / str(is_permanent), policy=with_policy(run="second"))
-        work.accounts["renamed"], work.main.query_error = work.main, query_error
-        await work.paid_before(account="renamed", flow_run="first")
-        work.journal.before_read = fail
+        work = await of_another_run(tmp_path / str(is_permanent), query_error=query_error)
+        work.journal.before_read, work.after_pause = fail, recover
         with pytest.raises(JournalError) if is_permanent else nullcontext():
             await work.finish()
         assert len(work.pauses) == (not is_permanent)
-
-
-async def test_queries_that_fail_for_good_end_with_the_task_of_another_run(tmp_path: Path) -> None:
-    class Ending(ExecutedWork):
-        async def _sleep(self, seconds: float) -> None:
-            await super()._sleep(seconds)
-            await self.records.end(1, End(status="SUCCESS", task_id=TASK))
-
-    work = Ending(tmp_path, policy=with_policy(run="second"))
-    work.accounts["renamed"], work.main.query_error = work.main, api_error("1", doing="query")
-    await work.paid_before(account="renamed", flow_run="first")
-    await work.finish()
-    assert work.did.count("query at main") == 2
 
 
 async def test_records_that_cannot_be_read_for_twelve_hours_are_the_reason_that_is_said(
@@ -438,18 +425,12 @@ async def test_records_that_cannot_be_read_for_twelve_hours_are_the_reason_that_
 ) -> None:
     """The error named the account of the other run, and advised to configure its credentials."""
 
-    class Slow(ExecutedWork):
-        async def _sleep(self, seconds: float) -> None:
-            await super()._sleep(seconds + 3600)
-
     async def fail(key: str) -> None:
         if "-end-" in key:
             raise JournalError("no route to the storage")
 
-    work = Slow(tmp_path, policy=with_policy(run="second"))
-    work.accounts["renamed"], work.main.query_error = work.main, TaskNotFound("gone")
-    await work.paid_before(account="renamed", flow_run="first")
-    work.journal.before_read = fail
+    work = await of_another_run(tmp_path, query_error=TaskNotFound("gone"))
+    work.journal.before_read, work.after_pause = fail, partial(an_hour_more, work)
     with pytest.raises(JournalError, match="no route to the storage"):
         await work.finish()
     assert work.seconds >= 12 * 3600
@@ -458,13 +439,8 @@ async def test_records_that_cannot_be_read_for_twelve_hours_are_the_reason_that_
 
 
 async def test_queries_that_fail_for_good_are_repeated_for_twelve_hours(tmp_path: Path) -> None:
-    class Slow(ExecutedWork):
-        async def _sleep(self, seconds: float) -> None:
-            await super()._sleep(seconds + 3600)
-
-    work = Slow(tmp_path, policy=with_policy(run="second"))
-    work.accounts["renamed"], work.main.query_error = work.main, ConnectFailed("no route")
-    await work.paid_before(account="renamed", flow_run="first")
+    work = await of_another_run(tmp_path, query_error=ConnectFailed("no route"))
+    work.after_pause = partial(an_hour_more, work)
     with pytest.raises(ConnectFailed):
         await work.finish()
     assert 12 * 3600 <= work.seconds < 14 * 3600

@@ -213,21 +213,9 @@ async def test_a_claim_that_is_not_posted_is_known_to_be_unposted(
     assert work.did == []
 
 
-class Watching(ExecutedWork):
-    """Waits as a test says."""
-
-    pause: Any
-
-    async def _sleep(self, seconds: float) -> None:
-        await super()._sleep(seconds)
-        await self.pause()
-
-
-async def test_a_claim_before_its_post_does_not_count_as_abandoned(
-    work: ExecutedWork, tmp_path: Path, place: MemoryPlace
-) -> None:
+async def test_a_claim_before_its_post_does_not_count_as_abandoned(work: ExecutedWork, other: ExecutedWork) -> None:
     """Two accounts in one process may run one job; to mark the other's claim refused would pay twice."""
-    steps, other = Steps(work.work), Watching(tmp_path, place=place)
+    steps = Steps(work.work)
     claim = await steps.claim(1)
     assert claim is not None
 
@@ -235,7 +223,7 @@ async def test_a_claim_before_its_post_does_not_count_as_abandoned(
         if len(other.pauses) == 3:
             await steps.record_answer(claim, 1, await steps.post(claim, 1))
 
-    other.pause = post_after_three_waits
+    other.after_pause = post_after_three_waits
     assert (await watched(other)).state == "ticket"
     assert work.did.count("submit to main") == 1
 
@@ -247,16 +235,15 @@ async def test_a_dead_owner_s_intent_is_unknown_at_once(work: ExecutedWork) -> N
     assert submit.answer is not None and "ended unexpectedly" in submit.answer.reason
 
 
-async def test_an_intent_is_watched_for_its_limits_and_ten_seconds(tmp_path: Path) -> None:
+async def test_an_intent_is_watched_for_its_limits_and_ten_seconds(work: ExecutedWork) -> None:
     """After a shorter time, the process of the request may still wait for its response."""
-    work = Watching(tmp_path)
     await write(work.journal, {"intent-1": intent(give_up=30.0, submit_timeout=60.0)}, key=KEY)
     totals = iter([100.0, 100.5])
 
     async def jump() -> None:
         work.pauses[:] = [next(totals)]
 
-    work.pause = jump
+    work.after_pause = jump
     assert (await watched(work)).state == "unknown"
     assert work.seconds == 100.5
 

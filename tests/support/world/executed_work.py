@@ -154,6 +154,7 @@ class ExecutedWork:
         self.did: list[str] = Done()  # what was done, in order
         self.events: list[JobEvent] = []  # what was reported
         self.pauses: list[float] = []  # how long each pause was, in seconds
+        self.after_pause: Callable[[], Awaitable[object]] | None = None  # is called after each pause
         self.spare: list[str] = []  # the accounts that pay if one refuses
         self.accounts = {name: Account(name, self.did, []) for name in ("main", "two")}
         self.journal = FiniteJournal(place or MemoryPlace(), "run")
@@ -223,6 +224,8 @@ class ExecutedWork:
 
     async def _sleep(self, seconds: float) -> None:
         self.pauses.append(seconds)
+        if self.after_pause is not None:
+            await self.after_pause()
 
     def _clock(self) -> float:
         return 1e6 + self.seconds
