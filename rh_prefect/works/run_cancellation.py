@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -57,9 +56,7 @@ _PAUSE = 0.5
 _log = logging.getLogger("rh_prefect")
 
 
-async def cancel_task(
-    client: RunningHub, task_id: str, *, sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
-) -> TaskView:
+async def cancel_task(client: RunningHub, task_id: str) -> TaskView:
     """Cancels a task, and returns its state afterwards; `CANCELLED` if RunningHub no longer has the task."""
     refused: ApiError | None = None
     try:
@@ -69,7 +66,7 @@ async def cancel_task(
         if error.retry not in ("final", "pending"):
             raise
         refused = error
-    view = await _after_cancelling(client, task_id, sleep)
+    view = await _after_cancelling(client, task_id)
     if view is not None and view.is_terminal:
         return view
     if refused is not None:
@@ -78,16 +75,14 @@ async def cancel_task(
     return view or TaskView(task_id=task_id, status="CANCELLED")
 
 
-async def _after_cancelling(
-    client: RunningHub, task_id: str, sleep: Callable[[float], Awaitable[None]]
-) -> TaskView | None:
+async def _after_cancelling(client: RunningHub, task_id: str) -> TaskView | None:
     """Returns a task's state; after a success, waits some seconds for the outputs. None if the task is not found."""
     try:
         view = await client.query(task_id)
         for _ in range(POLLS_FOR_OUTPUTS):
             if is_settled(view) or not view.is_terminal:
                 break
-            await sleep(1.0)
+            await asyncio.sleep(1.0)
             view = await client.query(task_id)
     except TaskNotFound:
         return None
@@ -140,8 +135,6 @@ async def cancel_scope(
     by: str,
     has_ended: HasEnded = no_evidence,
     spool: Spool | None = None,
-    clock: Callable[[], float] = time.monotonic,
-    sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
 ) -> CancelReport:
     """Cancels all tasks that a run has submitted, and shared tasks that no other run waits for.
 
@@ -151,9 +144,9 @@ async def cancel_scope(
     the records. A noted claim without an intent is given up after `UNTIL_INTENT`.
     """
     await _forbid(scope, by=by)
-    now = clock()
+    now = asyncio.get_running_loop().time()
     until_intent = now if isinstance(scope, FolderScope) else now + UNTIL_INTENT
-    cancellation = _Cancellation(scope, client_for, spool, clock, sleep, now + PATIENCE, until_intent)
+    cancellation = _Cancellation(scope, client_for, spool, now + PATIENCE, until_intent)
     running = list[asyncio.Task[None]]()
     try:
         async for one in _tasks_of(scope, has_ended):
@@ -184,10 +177,8 @@ class _Cancellation:
     scope: Scope
     client_for: Callable[[Intent], Awaitable[RunningHub]]
     spool: Spool | None
-    clock: Callable[[], float]
-    sleep: Callable[[float], Awaitable[None]]
-    deadline: float  # The time of `clock` after which submissions in flight are given up
-    until_intent: float  # The time of `clock` from which a claim without an intent is not submitted
+    deadline: float  # The time of the loop after which submissions in flight are given up
+    until_intent: float  # The time of the loop from which a claim without an intent is not submitted
     report: CancelReport = field(default_factory=CancelReport)
     currencies: Currencies = field(default_factory=lambda: SingleFlight(_ACCOUNTS))
     gate: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(AT_ONCE))
@@ -197,8 +188,8 @@ class _Cancellation:
         try:
             async with self.gate:
                 submit = await self._answered(records, submit or await records.submission(n))
-            while self._is_in_flight(submit) and self.clock() < self.deadline:
-                await self.sleep(_PAUSE)
+            while self._is_in_flight(submit) and asyncio.get_running_loop().time() < self.deadline:
+                await asyncio.sleep(_PAUSE)
                 submit = await self._answered(records, await records.submission(n))
             if submit is not None and not self._is_later(submit):
                 async with self.gate:
@@ -231,7 +222,7 @@ class _Cancellation:
 
     def _is_in_flight(self, submit: Submit | None) -> bool:
         if submit is None:
-            return self.clock() < self.until_intent
+            return asyncio.get_running_loop().time() < self.until_intent
         is_open = submit.state == "open" and not is_surely_dead(submit.intent.owner)
         return is_open and self._is_own(submit) and not self._is_later(submit)
 

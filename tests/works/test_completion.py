@@ -104,7 +104,7 @@ class WaitingJob:
         async def client_for(_: Intent) -> Any:
             return self.rh
 
-        await cancel_scope(self.scope, client_for, by="jobs cancel", clock=clock)
+        await cancel_scope(self.scope, client_for, by="jobs cancel")
 
     async def ends(self) -> list[End]:
         view = JobView.parse(KEY, await self.journal.job(KEY))
