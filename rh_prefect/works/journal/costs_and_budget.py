@@ -12,7 +12,6 @@ from collections import defaultdict
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal
-from functools import lru_cache
 from typing import TYPE_CHECKING, TypeAlias
 
 from rh_prefect.errors import BudgetExceeded
@@ -48,7 +47,7 @@ class Costs:
     @classmethod
     def of(cls, amount: Decimal | None, unit: str | None) -> Costs:
         """Returns the cost of one task; the unit is the catalogue's currency by default."""
-        return cls(unknown=1) if amount is None else _costs_of_one(str(amount), unit or CURRENCY)
+        return cls(unknown=1) if amount is None else cls({unit or CURRENCY: amount})
 
     @classmethod
     def total(cls, parts: Iterable[Costs]) -> Costs:
@@ -126,12 +125,6 @@ def charge_of(submit: Submit) -> Charge | None:
 def may_cost(submit: Submit) -> bool:
     """Returns whether a submission was accepted, or may have been."""
     return submit.state != "refused" and (submit.state != "forgotten" or submit.may_be_paid)
-
-
-@lru_cache(maxsize=256)
-def _costs_of_one(amount: str, unit: str) -> Costs:
-    """Returns one object for equal costs, since a run keeps the costs of each of thousands of jobs."""
-    return Costs(amounts={unit: Decimal(amount)})
 
 
 @dataclass(frozen=True, slots=True)
