@@ -44,12 +44,14 @@ async def _examine(credentials: str | None, storage: str | None, *, say: bool) -
         ("webhook", _webhook),
         ("this machine", _machine),
     ]
-    found = []
+    found: list[dict[str, Any]] = []
     for name, check in checks:
         try:
             is_well, message = True, await check()
         except RunningHubError as error:
             is_well, message = False, str(error)
+            if any(one["message"] == message for one in found):
+                continue  # of an account that does not exist or cannot be reached
         found.append({"check": name, "ok": is_well, "message": message})
         if say:
             print(f"{'✓' if is_well else '✗'} {name}: {message}")
@@ -60,20 +62,11 @@ async def _checks_of_accounts(credentials: str | None) -> list[Check]:
     """Returns the checks for the account, or for the pool as a whole and for each account in it."""
     members = await _members(credentials)
     if credentials is None or not members:
-        return await _checks_of_account(credentials, key="key and site", account="account")
+        return [("key and site", partial(_key, credentials)), ("account", partial(_account, credentials))]
     checks: list[Check] = [("pool", partial(_pool, credentials))]
     for one in members:
-        checks += await _checks_of_account(one, key=f"key and site of {one}", account=f"account {one}")
+        checks += [(f"key and site of {one}", partial(_key, one)), (f"account {one}", partial(_account, one))]
     return checks
-
-
-async def _checks_of_account(credentials: str | None, *, key: str, account: str) -> list[Check]:
-    checks: list[Check] = [(key, partial(_key, credentials)), (account, partial(_account, credentials))]
-    try:
-        async with await _client(credentials):
-            return checks
-    except RunningHubError:
-        return checks[1:]  # it reports that the account does not exist; the other checks would only repeat this
 
 
 async def _members(credentials: str | None) -> list[str]:

@@ -188,6 +188,7 @@ def test_each_job_of_a_run_has_a_step_state_task_and_cost(rh: Emulator, terminal
         out = terminal.call(f"jobs list {run['id']}")
         assert job["task_id"] in out
         assert "picture: z-image/turbo" in out
+        assert "nothing to cancel" in terminal.call(f"jobs cancel {run['id']}")
     asyncio.run(ask(lambda api: api.set_flow_run_state(UUID(runs[0]["id"]), Running(), force=True)))
     listed = terminal.call("jobs list")
     assert re.search(rf"{runs[0]['id']} +1 job\(s\)  Running  +20\S+  harbour", listed), listed
