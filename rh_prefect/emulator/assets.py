@@ -7,7 +7,7 @@ import secrets
 import string
 import threading
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final, Literal, TypeVar
@@ -22,7 +22,7 @@ _LETTERS: Final = string.ascii_lowercase + string.digits
 T = TypeVar("T")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Group:
     """A group of assets."""
 
@@ -50,7 +50,7 @@ class Asset:
     account: str
     timing: Timing
     path: Path | None
-    polls: int = field(default=0)
+    polls: int = 0
 
 
 class Assets:
@@ -79,11 +79,6 @@ class Assets:
     def groups(self, account: Account, *, name: str = "") -> list[Group]:
         """Lists the account's groups."""
         return [group for group in self._groups.values() if group.account == account.name and name in group.name]
-
-    def change_group(self, group: Group, **changes: str) -> Group:
-        """Changes the name or the description of a group."""
-        self._groups[group.id] = replace(group, **changes)
-        return self._groups[group.id]
 
     def delete_group(self, group: Group) -> None:
         """Deletes a group with all its assets."""
@@ -126,7 +121,7 @@ class Assets:
 
     def status(self, asset: Asset) -> str:
         """Returns the word for the state of an asset, without counting a poll."""
-        stage = self._clock.stage(asset.timing, polls=max(asset.polls, 0))
+        stage = self._clock.stage(asset.timing, polls=asset.polls)
         if stage == "DONE" and asset.path is None:
             return self._assumptions.asset_failed
         return self._assumptions.asset_statuses[stage]

@@ -10,6 +10,7 @@ from starlette.requests import HTTPConnection, Request
 
 from rh_prefect.emulator import responses
 from rh_prefect.emulator.accounts import Account, ApiKey, ApiKeys
+from rh_prefect.emulator.assumptions import Refusal
 from rh_prefect.emulator.responses import Refused
 
 Auth = Callable[[ApiKeys, Request, Mapping[str, object]], ApiKey]
@@ -26,15 +27,9 @@ def _bearer_key(keys: ApiKeys, request: Request) -> ApiKey | None:
     return keys.find(header.removeprefix(_BEARER).strip()) if header.startswith(_BEARER) else None
 
 
-def _able(keys: ApiKeys, key: ApiKey) -> ApiKey:
+def _able(key: ApiKey, refusal: Refusal) -> ApiKey:
     if key.tier == "FREE":
-        raise Refused(*keys.assumptions.free_key)
-    return key
-
-
-def _able_v2(keys: ApiKeys, key: ApiKey) -> ApiKey:
-    if key.tier == "FREE":
-        raise Refused(*keys.assumptions.free_key_v2)
+        raise Refused(*refusal)
     return key
 
 
@@ -43,7 +38,7 @@ def bearer(keys: ApiKeys, request: Request, body: Mapping[str, object]) -> ApiKe
     key = _bearer_key(keys, request)
     if key is None:
         raise Refused("412", envelope=responses.bare)
-    return _able_v2(keys, key)
+    return _able(key, keys.assumptions.free_key_v2)
 
 
 def upload_bearer(keys: ApiKeys, request: Request, body: Mapping[str, object]) -> ApiKey:  # noqa: ARG001
@@ -51,7 +46,7 @@ def upload_bearer(keys: ApiKeys, request: Request, body: Mapping[str, object]) -
     key = _bearer_key(keys, request)
     if key is None:
         raise Refused(*keys.assumptions.upload_bad_key)
-    return _able_v2(keys, key)
+    return _able(key, keys.assumptions.free_key_v2)
 
 
 def body_key(keys: ApiKeys, request: Request, body: Mapping[str, object]) -> ApiKey:  # noqa: ARG001
@@ -73,7 +68,7 @@ def query_key(keys: ApiKeys, request: Request, body: Mapping[str, object]) -> Ap
 def header_key(keys: ApiKeys, request: Request, body: Mapping[str, object]) -> ApiKey:
     """Reads the header of the app list, where one official client omits the word Bearer."""
     raw = keys.find(request.headers.get("authorization", "").strip())
-    return _able_v2(keys, raw) if raw else bearer(keys, request, body)
+    return _able(raw, keys.assumptions.free_key_v2) if raw else bearer(keys, request, body)
 
 
 def in_handler(keys: ApiKeys, request: Request, body: Mapping[str, object]) -> ApiKey:  # noqa: ARG001
@@ -104,4 +99,4 @@ def _known(keys: ApiKeys, sent: str) -> ApiKey:
     key = keys.find(sent)
     if key is None:
         raise Refused("802")
-    return _able(keys, key)
+    return _able(key, keys.assumptions.free_key)

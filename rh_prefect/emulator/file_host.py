@@ -174,14 +174,9 @@ class _Count:
     def _start(self, message: Message) -> Message:
         headers = MutableHeaders(raw=list(message["headers"]))
         length = int(headers.get("content-length", "0"))
-        match self.fault.kind if self.fault else "":
-            case "cut" | "stall":
-                self.budget = int(length * (self.fault.at if self.fault else 1))
-            case "half":
-                self.budget = length // 2
-            case "wrong-length":
-                headers["content-length"] = str(length + _PROMISED)
-            case "short":
-                self.budget = length // 2
-                headers["content-length"] = str(self.budget)
+        kind = self.fault.kind if self.fault else ""
+        if self.fault is not None and kind in ("cut", "stall", "half", "short"):
+            self.budget = int(length * (self.fault.at if kind in ("cut", "stall") else 0.5))
+        if kind in ("wrong-length", "short"):
+            headers["content-length"] = str(length + _PROMISED if kind == "wrong-length" else self.budget)
         return {**message, "headers": headers.raw}

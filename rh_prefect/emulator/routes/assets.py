@@ -95,7 +95,9 @@ async def update_group(call: Call) -> Response:
     changes = {name: str(call.body[name]) for name in ("name", "description") if call.body.get(name) is not None}
     if not changes:
         raise Refused("1007", "Invalid parameters: name or description is required")
-    return responses.success(_group_shown(call.state.assets.change_group(group, **changes)))
+    for name, value in changes.items():
+        setattr(group, name, value)
+    return responses.success(_group_shown(group))
 
 
 async def delete_group(call: Call) -> Response:
