@@ -329,6 +329,7 @@ PROBES += [
         "1007",
     ),
     Probe("model_tiers", lambda rh: rh.other(tier="EXCLUSIVE").submit()["errorCode"], ("EXCLUSIVE",), "1014", ""),
+    Probe("model_tiers", lambda rh: rh.other(tier="NORMAL").preview()["errorCode"], ("NORMAL",), "1014", ""),
     Probe("not_offered", lambda rh: rh.submit(IMAGE)["errorCode"], ("rhart-*",), "", "40310"),
     Probe("withdrawn", lambda rh: rh.submit()["errorCode"], (IMAGE,), "", "1000"),
     Probe(

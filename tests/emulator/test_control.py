@@ -128,7 +128,7 @@ def process(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
     options = ["--port", "0", "--clock", "instant", "--key", CANARY, "--long-side", "64"]
     command = [sys.executable, *RH, "emulator", *options]
     with (tmp_path / "log").open("w") as log:
-        env = {**os.environ, "TMPDIR": str(tmp_path)}
+        env = {**os.environ, "TMPDIR": str(tmp_path), "RH_STATE_DIR": str(tmp_path)}
         running = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True, env=env)
         try:
             yield running
@@ -158,4 +158,4 @@ def test_a_process_of_its_own_ends_cleanly_and_keeps_the_key_to_itself(
     assert process.returncode == 0
     assert CANARY not in books + rest + (tmp_path / "log").read_text() + json.dumps(url)
     assert (tmp_path / "log").read_text() == ""
-    assert not any(tmp_path.glob("rh-emulator-*"))
+    assert list(tmp_path.iterdir()) == [tmp_path / "log"], "no file, and no key of its own"

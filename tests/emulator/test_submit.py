@@ -92,13 +92,6 @@ def test_an_empty_wallet(emulate: Emulate) -> None:
     assert rh.wallet()["data"]["remainMoney"] == "0.02"
 
 
-def test_a_key_that_may_not_run_models(rh: Caller) -> None:
-    consumer = rh.other(tier="NORMAL")
-    words = "Access Denied: Standard Model API is restricted to Enterprise-Shared API Keys only."
-    for answer in (consumer.submit(), consumer.preview()):
-        assert (answer["errorCode"], answer["errorMessage"]) == ("1014", words)
-
-
 def test_a_submit_over_the_rate_limit_is_recorded(emulate: Emulate) -> None:
     rh = emulate(assumptions=replace(DEFAULT, requests_per_minute=1))
     assert [rh.submit()["errorCode"] for _ in range(2)] == ["", "1003"]
