@@ -91,13 +91,6 @@ async def test_an_empty_cell_is_left_out_and_a_column_has_several_names(row: dic
     assert "a value in the column 'z'" in unknown
 
 
-async def test_items_of_one_id_are_numbered_where_invalid_ones_are_skipped(row: dict[str, str]) -> None:
-    names = [{**row, "name": "a"}, {**row, "name": "a", "prompt": "wind"}, {**row, "name": "b/c"}]
-    plan = await plan_of(SKIP + CLIPS, rows=names)
-    assert [one.save_as for one in by_number(plan)[:2]] == ["clips/a.mp4", "clips/a-2.mp4"]
-    assert "'b/c'" in wrong(plan)[2]
-
-
 GAP = "$(item.look.color) mug"
 INNER = {
     "foreach": group(f'foreach: ["{GAP}", "cup"], as: shot', p=PICTURE % "$(shot)"),
