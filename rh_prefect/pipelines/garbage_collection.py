@@ -56,12 +56,9 @@ class Freezer:
             yield
         finally:
             gc.callbacks.remove(after_pass)
-            self._unfreeze()
-
-    def _unfreeze(self) -> None:
-        if self._has_frozen:
-            gc.unfreeze()
-            self._has_frozen = False
+            if self._has_frozen:
+                gc.unfreeze()
+                self._has_frozen = False
 
 
 FREEZER = Freezer()

@@ -405,11 +405,9 @@ def _without_results(files: Sequence[str], place: str, storage: str) -> Sequence
             f"{shown(place)} is a results folder in this storage, {shown(storage)}: the next run would use these "
             "results as inputs, and pay again. What to do: choose another output location, or pass a list of files"
         )
-    return files if first in OWN_FOLDERS else [one for one in files if _folder_in(_real(one), base) not in OWN_FOLDERS]
-
-
-def _folder_in(file: str, base: str) -> str:
-    return _name_in(file, base).partition("/")[0]
+    if first in OWN_FOLDERS:
+        return files
+    return [one for one in files if _name_in(_real(one), base).partition("/")[0] not in OWN_FOLDERS]
 
 
 def _name_in(file: str, base: str) -> str:

@@ -10,6 +10,7 @@ from rh_prefect.catalog.model import Model, Param
 from rh_prefect.errors import UnknownModelError
 from rh_prefect.pipelines.edits import EDITS, Edit, EditParam
 from rh_prefect.pipelines.file_model import TYPES, PipelineFile
+from rh_prefect.pipelines.yaml_reader import plain_value
 
 REFERENCE = {"type": "string", "pattern": r"\$\("}
 _NUMBER = {"type": "number"}
@@ -82,7 +83,8 @@ def _param(param: Param) -> dict[str, Any]:
     one: dict[str, Any] = {}
     match param.type:
         case "enum":
-            one = {"enum": [*param.options, *_spelled(param.options)]}
+            unquoted = (plain_value(option) for option in param.options)  # `5` and `true` are no strings in YAML
+            one = {"enum": [*param.options, *(value for value in unquoted if not isinstance(value, str))]}
         case "bool":
             one = {"type": "boolean"}
         case "int" | "float":
@@ -94,15 +96,6 @@ def _param(param: Param) -> dict[str, Any]:
     either = one if param.type in ("string", "json") or param.is_media else {"anyOf": [one, REFERENCE]}
     found = {"anyOf": [either, {"type": "array"}]} if param.multiple else either
     return {**found, "description": catalog.describe(param)} if catalog.describe(param) else found
-
-
-def _spelled(options: Iterable[str]) -> Iterator[Any]:
-    """Yields the options as YAML reads them without quotes: `5`, `true`."""
-    for option in options:
-        if option in ("true", "false"):
-            yield option == "true"
-        elif option.isdecimal():
-            yield int(option)
 
 
 def _edit_param(param: EditParam) -> dict[str, Any]:

@@ -108,7 +108,7 @@ class _Reader:
         if len(event.value) > MOST_TEXT:
             raise _WrongAt(start, f"a string has {len(event.value)} characters; at most {MOST_TEXT} are allowed")
         plain = event.style in (None, "")
-        value = _value(event.value, is_json=self._is_json) if plain else event.value
+        value = plain_value(event.value, is_json=self._is_json) if plain else event.value
         return Node(start, end, value, is_plain=plain, comment=self._comment(end) if plain else "")
 
     def _comment(self, end: Place) -> str:
@@ -206,7 +206,8 @@ def _check_tag(tag: str | None, place: Place) -> None:
         raise _WrongAt(place, f"{tag.replace(_STANDARD, '!!')} is a tag, which a pipeline cannot contain; leave it out")
 
 
-def _value(text: str, *, is_json: bool) -> Any:
+def plain_value(text: str, *, is_json: bool = False) -> Any:
+    """Returns the value of a scalar without quotes."""
     if text in _WORDS:
         return _WORDS[text]
     if _INTEGER.fullmatch(text) and len(text) <= 300:

@@ -132,7 +132,8 @@ class OtherCheck(PaidCheck):
         if param.kind == "table" and found.many and found.kind != "any":
             self._fit_columns(path, written if is_reference(value) else "this list", found, param)
             return
-        if not is_reference(value) and param.kind not in ("table", "files", *FILE_TYPES) and not _has_items(value):
+        has_items = isinstance(value, list) and has_reference(value)  # so that only the types of its items are known
+        if not is_reference(value) and param.kind not in ("table", "files", *FILE_TYPES) and not has_items:
             wrong = wrong_value(param, value)
         elif found.many != expected.many and found.kind != "any":
             wrong = f"takes {expected.words}, but {written} is {found.words}"
@@ -233,11 +234,6 @@ class OtherCheck(PaidCheck):
 def _required(params: Mapping[str, Param]) -> list[str]:
     """Returns the names of parameters, or of columns, that need a value."""
     return [name for name, param in params.items() if param.needs_value]
-
-
-def _has_items(value: Any) -> bool:
-    """Returns whether a value is a list with references, so that only the types of its items are known."""
-    return isinstance(value, list) and has_reference(value)
 
 
 def _is_file_of(found: Type, expected: Type) -> bool:
