@@ -145,7 +145,6 @@ def shown_change(what: str, was: Any, now: Any) -> str:
 
 
 def _text(value: Any) -> str:
-    """Formats a value of a request as JSON."""
     return "none" if value is None else visible(json.dumps(value, ensure_ascii=False, default=str))
 
 

@@ -220,7 +220,6 @@ class Expander:
         return None
 
     def _take(self, draft: Draft, step: Step) -> None:
-        """Adds a step with the data of its draft."""
         instance = draft.instance
         for where, clause in draft.problems:
             instance.problems = (*instance.problems, clause)
@@ -443,7 +442,6 @@ def _arguments(step: UseStep, frame: Frame) -> tuple[dict[str, Any], bool]:
 
 
 def _undecided_parts(value: Any, by: Sequence[PlannedStep]) -> Any:
-    """Returns a list or a mapping whose parts may be absent."""
     if isinstance(value, dict):
         return {name: maybe(one, by) for name, one in value.items()}
     items = as_items(value)
@@ -451,7 +449,6 @@ def _undecided_parts(value: Any, by: Sequence[PlannedStep]) -> Any:
 
 
 def _outputs(used: Checked, frame: Frame) -> StepOutput:
-    """Returns the outputs of a used file."""
     outputs = {name: evaluate(value, frame) for name, value in used.file.outputs.items()}
     return StepOutput({name: one for name, one in outputs.items() if one is not ABSENT})
 

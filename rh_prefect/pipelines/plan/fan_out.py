@@ -46,8 +46,6 @@ from rh_prefect.pipelines.references import references_in
 
 @dataclass(slots=True, eq=False, repr=False)
 class _Taken:
-    """The items of a fan-out during their selection."""
-
     frames: list[Frame]  # The items
     doubtful: set[Frame] = field(default_factory=set)  # The items whose existence or position is not known yet
     may_change: bool = False  # Whether other items may take their places
@@ -107,7 +105,8 @@ class FanOuts:
             one.is_named = frame.is_named and unnamed is None
             if unnamed is not None:
                 items.may_change = True
-                _wait_for_id(one, unnamed)
+                # Its steps have no address before, and so no take. It is not pending: it certainly exists, and counts.
+                one.waits_for = list(dict.fromkeys([*one.waits_for, *filter(None, [unnamed.maker])]))
             if at in frame.undecided:
                 one.wait_for(frame.undecided[at])
         if items.may_change:
@@ -313,15 +312,6 @@ def _set_meanings(frames: Sequence[Frame], outer: Frame) -> None:
             found = digest([outer.meaning, own])
             times[found] += 1
             one.meaning = (found if times[found] == 1 else digest([found, times[found]]))[:8]
-
-
-def _wait_for_id(one: Frame, unnamed: Unknown) -> None:
-    """Makes an item's steps wait for its id, without which they have no address, and so no take and no choice.
-
-    The item itself is not pending: it certainly exists, and counts.
-    """
-    if unnamed.maker is not None:
-        one.waits_for = list(dict.fromkeys([*one.waits_for, unnamed.maker]))
 
 
 def _name_item(step: FanOutStep, one: Frame, outer: Frame) -> Unknown | None:

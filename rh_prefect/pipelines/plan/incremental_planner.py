@@ -193,7 +193,6 @@ class Planner:
         self._parts[name] = parts
 
     async def _expand(self, name: str, parts: Sequence[Part]) -> None:
-        """Expands items of an outermost fan-out, many at a time."""
         step = self._steps[name]
         assert isinstance(step, FanOutStep)  # noqa: S101 - it has items
         for start in range(0, len(parts), AT_ONCE):
@@ -231,7 +230,6 @@ class Planner:
     # -- what parts have in common -----------------------------------------------------------------------------------
 
     def _forget(self, old: Sequence[PlannedStep]) -> None:
-        """Removes the shared data of steps that are planned again."""
         for one in old:
             self.planning.missing.lost.pop(one.address, None)
         self.planning.works.forget(old)
@@ -239,7 +237,6 @@ class Planner:
     def _replace(
         self, old: Sequence[PlannedStep], new: Sequence[PlannedStep], *, outputs: Iterable[PlannedStep] = ()
     ) -> None:
-        """Updates the shared data after some steps were replaced."""
         works = self.planning.works
         self.clashes.replace(old, new)
         flipped = self._needs.replace(old, new, outputs=outputs)

@@ -301,7 +301,6 @@ def _refuse_equal(instances: Sequence[PlannedStep], checked: Checked, problems: 
 
 
 def _equal(items: Sequence[PlannedStep]) -> list[PlannedStep]:
-    """Returns the largest group of items with equal requests."""
     if len(items) < 2 or not items[0].is_paid:
         return []
     sets: dict[str, list[PlannedStep]] = {}

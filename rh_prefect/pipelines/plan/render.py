@@ -143,7 +143,6 @@ _AMOUNTS = ("least", "expected", "most")
 
 
 def _differences(was: PriceRange, now: PriceRange) -> list[str]:
-    """Formats the differences of the minimum, the expected and the maximum price."""
     found = (getattr(now, name) - getattr(was, name) for name in _AMOUNTS)
     return [f"{one.quantize(Decimal('0.01'), ROUND_HALF_UP):+.2f}" for one in found]
 

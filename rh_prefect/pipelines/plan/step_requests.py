@@ -124,7 +124,6 @@ def _add_unread(draft: Draft, pin: str | None, found: UnreadGraph | None) -> Non
 
 
 def _add_parameters(draft: Draft, step: ModelStep, failed: Container[PlannedStep]) -> None:
-    """Drafts the request of a step with a model."""
     name, instance = certain(evaluate(step.model, draft.frame)), draft.instance
     instance.model = name if isinstance(name, str) else step.model
     try:

@@ -170,7 +170,6 @@ class TakeChooser:
             self._new_takes(draft)[draft.instance.address] = draft.takes[0]
 
     def _wants_new(self, draft: Draft) -> bool:
-        """Returns whether a step is made again."""
         one, selection = draft.instance, self._planning.options.selection
         names = {one.path, one.address}
         if one.item or not (selection.items or selection.sample):

@@ -167,7 +167,6 @@ class RunBudget:
         return tuple(found.values())
 
     def _update(self, share: _Share, sign: Literal[1, -1]) -> None:
-        """Adds a share, or removes it."""
         if sign > 0:
             self._shares[share.item].add(share)
         else:
