@@ -315,32 +315,26 @@ async def test_whole_items_counts_the_selected_steps_only(rh: Emulator) -> None:
 
 
 @pytest.mark.parametrize(
-    ("written", "counted", "left", "limit"),
+    ("written", "counted", "left", "is_open", "limit"),
     [
-        (None, "0", ("0.04", "0.08"), "0.08"),
-        (9, "0", ("0.04", "0.08"), "0.08"),
-        (9, "0", ("0.16", "0.32"), "0.32"),
-        (9, "0.10", ("0.04", "0.08"), "0.18"),
-        (9, "0.30", ("0.04", "0.08"), "0.32"),
-        (0.05, "0", ("0.04", "0.08"), "0.05"),
+        (None, "0", ("0.04", "0.08"), False, "0.08"),
+        (9, "0", ("0.04", "0.08"), False, "0.08"),
+        (9, "0", ("0.16", "0.32"), False, "0.32"),
+        (9, "0.10", ("0.04", "0.08"), False, "0.18"),
+        (9, "0.30", ("0.04", "0.08"), False, "0.32"),
+        (0.05, "0", ("0.04", "0.08"), False, "0.05"),
+        (500, "0", ("0.04", "0.04"), True, "9"),
+        (500, "1", ("0.04", "0.04"), True, "9"),  # 1 for the step whose price was not known
     ],
 )
 def test_a_reviewed_plan_limits_a_run_to_the_price_of_what_is_left_of_it(
-    written: float | None, counted: str, left: tuple[str, str], limit: str
+    written: float | None, counted: str, left: tuple[str, str], is_open: bool, limit: str
 ) -> None:
-    reviewed = ReviewedPlan({"price": {"most": 0.32, "open": False}, "steps": [], "budget": {"amount": 9}})
-    price = PriceRange(Decimal(left[0]), Decimal(left[0]), Decimal(left[1]))
+    """If a price of the plan is not known, to the budget that was reviewed."""
+    reviewed = ReviewedPlan({"price": {"most": 0.32, "open": is_open}, "steps": [], "budget": {"amount": 9}})
+    price = PriceRange(Decimal(left[0]), Decimal(left[0]), Decimal(left[1]), is_open and counted == "0")
     given: Any = {"budget": written, "counted": Decimal(counted), "reviewed": reviewed, "attempt": 2}
     assert run_limit(Plan("pictures"), price, **given) == Decimal(limit)
-
-
-def test_a_reviewed_plan_of_unknown_price_limits_a_run_to_the_budget_that_was_reviewed() -> None:
-    reviewed = ReviewedPlan({"price": {"most": 0.32, "open": True}, "steps": [], "budget": {"amount": 9}})
-    price = PriceRange(PRICE, PRICE, PRICE, is_open=True)
-    assert run_limit(Plan("pictures"), price, budget=500, counted=Decimal(0), reviewed=reviewed) == 9
-    left = PriceRange(PRICE, PRICE, PRICE)
-    counted = Decimal(1)  # for the step whose price was not known
-    assert run_limit(Plan("pictures"), left, budget=500, counted=counted, reviewed=reviewed) == 9
 
 
 @pytest.mark.prefect

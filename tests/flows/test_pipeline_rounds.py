@@ -92,24 +92,19 @@ async def hold(flow: Any, rh: Emulator) -> UUID:
     return run_id
 
 
+async def crash(run_id: UUID) -> None:
+    await set_states(run_id, Crashed())
+
+
+@pytest.mark.parametrize("end", [crash, pytest.param(cancel, marks=pytest.mark.long)])
 @pytest.mark.prefect
-async def test_a_run_on_another_machine_is_waited_for_until_prefect_says_that_it_ended(rh: Emulator) -> None:
+async def test_a_run_on_another_machine_is_waited_for_until_prefect_says_that_it_ended(rh: Emulator, end: Any) -> None:
     flow = pipeline_flow(Pipeline.from_text(PAIR))
     run_id = await hold(flow, rh)
     with pytest.raises(InputError, match=rf"rh-prefect jobs cancel {run_id}"):
         await flow()
     assert len(rh.recorder.paid) == 2
-    await set_states(run_id, Crashed())
-    await flow()
-    assert len(rh.recorder.paid) == 3
-
-
-@pytest.mark.long
-@pytest.mark.prefect
-async def test_a_cancelled_run_gives_its_round_to_the_next_one(rh: Emulator) -> None:
-    flow = pipeline_flow(Pipeline.from_text(PAIR))
-    run_id = await hold(flow, rh)
-    await cancel(run_id)
+    await end(run_id)
     await flow()
     assert len(rh.recorder.paid) == 3
 

@@ -27,7 +27,18 @@ from rh_prefect.pipelines.plan.planned_steps import SIGNS, Selection, State
 from tests.support.samples.pipeline_assets import photo, sound, video
 from tests.support.samples.steps import ANSWER, ASK, CLIP, LIPS, PICTURE, RESIZE, SPEECH, group, of_rows, rows, steps
 from tests.support.world.call_count import calls_of
-from tests.support.world.planned_works import ROWS, SHOTS, Records, ago, plan_of, problems_of, result, run, states
+from tests.support.world.planned_works import (
+    ROWS,
+    SHOTS,
+    Records,
+    ago,
+    plan_of,
+    problems_of,
+    result,
+    run,
+    states,
+    using,
+)
 
 MUG = steps(a=PICTURE % "x")
 
@@ -349,10 +360,9 @@ async def test_a_budget_of_all_runs_notes_steps_that_each_round_pays_for(
 ) -> None:
     """Even if only a used file has such a step."""
     step = steps(mug=PICTURE % "a mug" + f", {reuse}")
-    (tmp_path / "used.yaml").write_text(step)
     budget = f"budget: {{amount: 1, all_runs: {str(all_runs).lower()}}}\n"
-    (tmp_path / "user.yaml").write_text(budget + steps(shop="use: ./used.yaml"))
-    for pipeline in (Pipeline.from_text(budget + step), Pipeline.from_file(tmp_path / "user.yaml")):
+    user = using(tmp_path, budget + steps(shop="use: ./used.yaml"), used=step)
+    for pipeline in (Pipeline.from_text(budget + step), user):
         notes = [one for one in (await pipeline.plan()).notes if "each round pays for mug again" in one]
         assert bool(notes) == is_noted
         notes = [one for one in (await pipeline.with_reuse("never").plan()).notes if "each round pays for" in one]
@@ -461,18 +471,16 @@ outputs: {picture: $(picture)}
 """
 
 
-def using(folder: Path, kind: str = "", given: str = "", **before: str) -> Pipeline:
+def using_all(folder: Path, kind: str = "", given: str = "", **before: str) -> Pipeline:
     """A file with a parameter `k` that uses another file."""
-    (folder / "used.yaml").write_text(USED)
     (folder / "rows.csv").write_text("title\nmug\njug\n")
     photo(folder / "photo.png")
     params = f"params: {{k: {kind}}}\n" if kind else ""
-    (folder / "outer.yaml").write_text(params + steps(**before, u=f"use: ./used.yaml, with: {{{given}}}"))
-    return Pipeline.from_file(folder / "outer.yaml")
+    return using(folder, params + steps(**before, u=f"use: ./used.yaml, with: {{{given}}}"), used=USED)
 
 
 async def test_the_defaults_of_a_used_file_are_read_relative_to_that_file(tmp_path: Path) -> None:
-    plan = await plan_of(using(tmp_path))
+    plan = await plan_of(using_all(tmp_path))
     assert [one.request["prompt"] for one in plan.steps["u.each.one"]] == ["mug", "jug"]
     assert {Path(one["uri"]).name for one in plan.inputs} == {"rows.csv", "photo.png"}
 
@@ -489,15 +497,13 @@ async def test_a_list_in_the_defaults_of_a_used_file_has_paths_relative_to_that_
     params = f"pictures: {{type: files, default: [a.png]}}, rows: {{type: table, columns: {columns}, default: [{row}]}}"
     sheet = "edit: contact_sheet, with: {of: [$(params.pictures), $(item.one), $(item.all)]}"
     used = f"params: {{{params}}}\n" + steps(each=group("foreach: $(params.rows)", sheet=sheet))
-    (tmp_path / "used" / "used.yaml").write_text(used)
-    (tmp_path / "used" / "outer.yaml").write_text(steps(u="use: ./used.yaml"))
-    plan = await plan_of(Pipeline.from_file("../used/outer.yaml"))
+    plan = await plan_of(using(Path("../used"), steps(u="use: ./used.yaml"), used=used))
     assert {Path(one["uri"]).resolve() for one in plan.inputs} == {tmp_path / "used" / "a.png"}
     assert len(plan.steps["u.each.sheet"][0].values["of"]) == 4
 
 
 async def test_a_cut_picture_is_found_before_anything_is_paid(tmp_path: Path) -> None:
-    pipeline, picture = using(tmp_path), tmp_path / "photo.png"
+    pipeline, picture = using_all(tmp_path), tmp_path / "photo.png"
     picture.write_bytes(picture.read_bytes()[:-20])
     (problem,) = set(await problems_of(pipeline))
     assert "photo.png is a damaged png file: its end is missing. What to do: create or download it" in problem
@@ -520,7 +526,7 @@ async def test_a_cut_picture_is_found_before_anything_is_paid(tmp_path: Path) ->
 async def test_a_used_file_takes_no_value_that_it_does_not_take_alone(
     name: str, kind: str, value: object, said: str, tmp_path: Path
 ) -> None:
-    (problem,) = (await using(tmp_path, kind, f"{name}: $(params.k)").plan(k=value)).problems
+    (problem,) = (await using_all(tmp_path, kind, f"{name}: $(params.k)").plan(k=value)).problems
     assert said in problem.message
     assert problem.line == 3
 
@@ -529,9 +535,8 @@ async def test_a_used_file_takes_no_value_that_it_does_not_take_alone(
 async def test_a_path_as_the_default_of_a_column_is_not_used_by_a_used_file(kind: str, tmp_path: Path) -> None:
     logo = f"logo: {{type: {kind}, optional: true, default: ./logo.png}}"
     one = f"when: {{exists: $(item.logo)}}, {RESIZE % '$(item.logo)'}" if kind == "image" else PICTURE % "$(item.title)"
-    (tmp_path / "used.yaml").write_text(of_rows(f"title: string, {logo}", one=one))
-    (tmp_path / "outer.yaml").write_text(steps(u="use: ./used.yaml, with: {rows: [{title: mug}]}"))
-    plan = await plan_of(Pipeline.from_file(tmp_path / "outer.yaml"))
+    used = of_rows(f"title: string, {logo}", one=one)
+    plan = await plan_of(using(tmp_path, steps(u="use: ./used.yaml, with: {rows: [{title: mug}]}"), used=used))
     assert states(plan) == ("x" if kind == "image" else "+")
 
 
@@ -539,40 +544,36 @@ async def test_the_steps_of_a_used_file_have_the_row_of_their_item(tmp_path: Pat
     used = "params: {t: string}\n" + steps(
         p=PICTURE % "$(params.t)", r="review: $(p)", x="when: false, " + PICTURE % "x"
     )
-    (tmp_path / "used.yaml").write_text(used)
-    (tmp_path / "outer.yaml").write_text(of_rows("title: string", u="use: ./used.yaml, with: {t: $(item.title)}"))
-    plan = await plan_of(Pipeline.from_file(tmp_path / "outer.yaml"), rows=rows("a", "b"))
+    outer = of_rows("title: string", u="use: ./used.yaml, with: {t: $(item.title)}")
+    plan = await plan_of(using(tmp_path, outer, used=used), rows=rows("a", "b"))
     assert [one.row for one in plan.instances] == ["row 1", "row 2"] * 3
 
 
 async def test_keys_of_a_run_in_a_used_file_are_noted_and_those_of_the_user_apply(tmp_path: Path) -> None:
     each = of_rows("title: string", "id: $(item.title)", p=PICTURE % "$(item.title) $(number)")
-    (tmp_path / "used.yaml").write_text("budget: 5\nscope: used\ninvalid_items: skip\n" + each)
+    used = "budget: 5\nscope: used\ninvalid_items: skip\n" + each
     outer = "params: {rows: any}\n" + steps(u="use: ./used.yaml, with: {rows: $(params.rows)}")
-    (tmp_path / "outer.yaml").write_text(outer)
-    plan = await Pipeline.from_file(tmp_path / "outer.yaml").plan(rows=rows("a", "a"))
+    plan = await using(tmp_path, outer, used=used).plan(rows=rows("a", "a"))
     noted = "budget and scope and invalid_items: those of ./used.yaml have no effect; only those of this file apply."
     assert list(plan.notes) == [f"{tmp_path / 'outer.yaml'}:3: {noted}"]
     assert "2 items of u.each have the id a" in plan.problems[0].message
-    (tmp_path / "outer.yaml").write_text(f"invalid_items: skip\n{outer}")
-    assert not (await Pipeline.from_file(tmp_path / "outer.yaml").plan(rows=rows("a", "a"))).problems
+    assert not await problems_of(using(tmp_path, f"invalid_items: skip\n{outer}"), rows=rows("a", "a"))
 
 
 async def test_takes_that_only_a_used_file_uses_are_not_called_unused(tmp_path: Path) -> None:
     all_takes = steps(picture=PICTURE % "a" + ", takes: 3") + "outputs: {all: $(picture.takes)}\n"
-    (tmp_path / "used.yaml").write_text(all_takes)
-    (tmp_path / "outer.yaml").write_text(steps(u="use: ./used.yaml", cup=PICTURE % "b" + ", takes: 2"))
-    plan = await plan_of(Pipeline.from_file(tmp_path / "outer.yaml"))
+    outer = steps(u="use: ./used.yaml", cup=PICTURE % "b" + ", takes: 2")
+    plan = await plan_of(using(tmp_path, outer, used=all_takes))
     assert list(plan.notes) == ["cup: 2 takes are made, but only the first is used."]
 
 
 async def test_a_used_file_reads_a_text_as_its_parameter_s_type(tmp_path: Path) -> None:
-    plan = await plan_of(using(tmp_path, "string", "flag: $(params.k)"), k="True")
+    plan = await plan_of(using_all(tmp_path, "string", "flag: $(params.k)"), k="True")
     assert plan.steps["u.picture"][0].request["prompt"] == "studio true"
 
 
 async def test_an_answer_that_a_used_file_does_not_take_fails_its_steps_before_they_are_paid(tmp_path: Path) -> None:
-    pipeline, records = using(tmp_path, given="look: $(look)", look=ANSWER % "x"), Records()
+    pipeline, records = using_all(tmp_path, given="look: $(look)", look=ANSWER % "x"), Records()
     records.make(await plan_of(pipeline))
     plan = await plan_of(pipeline, known=records)
     assert plan.steps["u.picture"][0].problems == ("look takes studio or outdoors, but the value is 'a text'",)
@@ -589,7 +590,7 @@ async def test_an_answer_that_a_used_file_does_not_take_fails_its_steps_before_t
 )
 def test_a_table_without_columns_of_a_used_file_is_refused(kind: str, value: str, said: str, tmp_path: Path) -> None:
     with pytest.raises(PipelineError, match=re.escape(said)):
-        using(tmp_path, kind, f"rows: {value}")
+        using_all(tmp_path, kind, f"rows: {value}")
 
 
 def resized(width: str) -> Pipeline:
@@ -676,11 +677,9 @@ async def test_a_name_that_is_one_number_is_that_number() -> None:
 
 
 async def test_a_file_that_a_used_file_compares_as_a_number_is_named_a_file(tmp_path: Path) -> None:
-    used = steps(a="when: {gt: [$(params.v), 0]}, " + PICTURE % "x")
-    (tmp_path / "used.yaml").write_text("params: {v: any}\n" + used)
+    used = "params: {v: any}\n" + steps(a="when: {gt: [$(params.v), 0]}, " + PICTURE % "x")
     text = "params: {f: image}\n" + steps(u="use: ./used.yaml, with: {v: $(params.f)}")
-    (tmp_path / "outer.yaml").write_text(text)
-    (problem,) = await problems_of(Pipeline.from_file(tmp_path / "outer.yaml"), f=photo(tmp_path / "mug.png"))
+    (problem,) = await problems_of(using(tmp_path, text, used=used), f=photo(tmp_path / "mug.png"))
     assert problem == "gt compares numbers, but $(params.v) is a file"
 
 

@@ -547,25 +547,6 @@ async def test_the_newest_result_of_an_age_is_found_among_many(rh: Emulator, tmp
     assert len(reads) < 60
 
 
-async def test_files_count_by_content_and_the_file_s_text_not_at_all(rh: Emulator, tmp_path: Path) -> None:
-    text = "name: cut\nparams: {photo: image, rows: {type: table, columns: {title: string}}}\n"
-    text += steps(clip=CLIP % "$(params.photo)" + ", reuse: never")
-    one, same, other = (samples.png(tmp_path / name, size=size) for name, size in PHOTOS)
-    runs = Runs(rh, tmp_path, text)
-    keys = []
-    for photo, title, written in (
-        (one, "x", text),
-        (same, "x", text.replace("steps:", "budget: 20\nsteps:")),
-        (other, "x", text),
-        (one, "y", text),
-    ):
-        plan = await runs.process("plan").plan(written, photo=str(photo), rows=[{"title": title}])
-        assert not plan.problems, plan.problems
-        keys.append(plan.instances[0].works[0].scope)
-    assert keys[0] == keys[1]
-    assert len(set(keys)) == 3
-
-
 @pytest.mark.parametrize(
     ("param", "default", "alike", "other"),
     [
@@ -632,7 +613,7 @@ steps: {mug: {model: z-image/turbo, with: {prompt: a mug}, reuse: never}}
     (tmp_path / "copy.csv").write_text("t\nx\n")
     assert await scope(photo="b.png", rows="copy.csv", photos=["b.png"]) == first
     without_logo = text.replace("  logo: {type: image, optional: true}\n", "")
-    assert await scope(without_logo) == first
+    assert await scope(without_logo) == await scope(f"budget: 20\n{text}") == first
     found = [first]
     for change in (
         lambda: table.write_text("t\ny\n"),

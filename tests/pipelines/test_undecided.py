@@ -9,12 +9,11 @@ from typing import Any
 import pytest
 
 from rh_prefect.media.media import Media
-from rh_prefect.pipelines.pipeline import Pipeline
 from rh_prefect.pipelines.plan import KnownWork, Plan
 from rh_prefect.pipelines.plan.planned_steps import PlannedStep, Round, Selection
 from tests.support.samples.pipeline_assets import photo
 from tests.support.samples.steps import ANSWER, ASK, CLIP, PICTURE, SPEECH, further, group, of_rows, steps
-from tests.support.world.planned_works import Records, ago, plan_of, result, run, states
+from tests.support.world.planned_works import Records, ago, plan_of, result, run, states, using
 
 ROWS = [{"t": name} for name in "abc"]
 PIC = PICTURE % "$(item.t)"
@@ -29,11 +28,10 @@ def waits_for(one: PlannedStep) -> list[str]:
 
 async def test_an_undecided_condition_in_one_used_file_does_not_hold_back_another(tmp_path: Path) -> None:
     inner = steps(a=f"when: $(params.ok), {PICTURE % '$(params.t)'}", b=PICTURE % "b $(params.t)", c=CLIP % "$(a or b)")
-    (tmp_path / "inner.yaml").write_text(f"params: {{ok: {{type: boolean}}, t: string}}\n{inner}")
+    inner = f"params: {{ok: {{type: boolean}}, t: string}}\n{inner}"
     given = {"one": "$(j.ok)", "two": "true", "three": "true"}
     uses = {name: f"use: ./inner.yaml, with: {{ok: {ok}, t: {name}}}" for name, ok in given.items()}
-    (tmp_path / "outer.yaml").write_text(steps(j=ASK, **uses))
-    plan = await plan_of(Pipeline.from_file(tmp_path / "outer.yaml"))
+    plan = await plan_of(using(tmp_path, steps(j=ASK, **uses), inner=inner))
     assert {one.address for one in plan.instances if one.waits_for} == {"one.a", "one.c"}
 
 
@@ -92,11 +90,9 @@ async def test_items_of_one_of_two_lists_wait_until_it_is_known_which(*, has_fir
 
 @pytest.mark.parametrize("is_used", [False, True])
 async def test_an_existing_list_is_not_used_while_another_may_take_its_place(tmp_path: Path, *, is_used: bool) -> None:
-    inner = steps(p=group("foreach: $(params.rows)", p=PIC))
-    (tmp_path / "inner.yaml").write_text(f"params: {{rows: {{type: table, columns: {{t: string}}}}}}\n{inner}")
+    inner = of_rows("t: string", p=PIC)
     used = steps(**LISTS, pics="use: ./inner.yaml, with: {rows: $(a or b)}")
-    (tmp_path / "outer.yaml").write_text(used if is_used else OR)
-    records, pipeline = Records(), Pipeline.from_file(tmp_path / "outer.yaml")
+    records, pipeline = Records(), using(tmp_path, used if is_used else OR, inner=inner)
     for name, count in (("a", 2), ("b", 3)):
         records.answer((await pipeline.plan()).steps[name][0], [{"t": f"{name}{n}"} for n in range(count)])
     pics = [one for one in (await pipeline.plan(known=records)).instances if one.address.startswith("pics")]
@@ -152,16 +148,14 @@ async def rated(keys: str, **options: Any) -> Plan:
 async def test_an_item_waits_for_the_items_before_it_where_its_number_counts(keys: str, begin: list[str]) -> None:
     plan = await rated(keys)
     assert [one.address for one in plan.steps["good.p"] if not one.is_pending] == begin
+    assert {name for one in plan.steps["good.p"] if one.is_pending for name in waits_for(one)} == {"each[2].rate"}
     plan = await rated(keys, failed=["each[2].rate"])
     assert len([one for one in plan.steps["good.p"] if not one.is_pending]) == 2
 
 
-async def test_a_held_back_item_waits_for_the_steps_that_decide_those_before_it() -> None:
-    plan = await rated("")
-    held = plan.steps["good.p"][2]
-    assert (held.is_pending, waits_for(held)) == (True, ["each[2].rate"])
-    only = Selection(items=frozenset({"3"}))
-    assert [(one.address, need.address) for one, need in plan.out_of_reach(only)] == [("good[3].p", "each[2].rate")]
+async def test_an_item_that_is_held_back_by_one_that_is_not_selected_is_out_of_reach() -> None:
+    reached = (await rated("")).out_of_reach(Selection(items=frozenset({"3"})))
+    assert [(one.address, need.address) for one, need in reached] == [("good[3].p", "each[2].rate")]
 
 
 async def test_a_request_with_the_count_of_a_list_that_is_not_made_yet_waits_for_the_list() -> None:
@@ -263,7 +257,7 @@ async def test_a_step_waits_for_the_name_of_its_file() -> None:
 
 async def test_values_of_used_files_and_candidates_wait_for_the_conditions_of_what_exists(tmp_path: Path) -> None:
     clip = "model: kling-v2.6-pro-image-to-video, from: $(params.photo), with: {prompt: $(params.title), duration: 5}"
-    (tmp_path / "titled.yaml").write_text("params: {title: string, photo: image}\n" + steps(clip=clip))
+    titled = "params: {title: string, photo: image}\n" + steps(clip=clip)
     is_long = "when: {gt: [$(voice.seconds), 4]}"
     uses = steps(
         voice=SPEECH % "$(params.line)",
@@ -273,8 +267,7 @@ async def test_values_of_used_files_and_candidates_wait_for_the_conditions_of_wh
         made="use: ./titled.yaml, with: {title: $(title or params.line), photo: $(large or small)}",
         chosen="review: $(large or small)",
     )
-    (tmp_path / "uses.yaml").write_text("params: {line: string}\n" + uses)
-    pipeline, records = Pipeline.from_file(tmp_path / "uses.yaml"), Records()
+    pipeline, records = using(tmp_path, "params: {line: string}\n" + uses, titled=titled), Records()
     await run(pipeline, records, line="a long line " * 9)
     plan = await plan_of(pipeline, known=records, line="a line of few words here")
     assert (states(plan), plan.steps["made.clip"][0].works[0].is_settled) == ("+===>r", False)
@@ -286,19 +279,19 @@ async def test_values_of_used_files_and_candidates_wait_for_the_conditions_of_wh
     assert plan.steps["made.clip"][0].request["prompt"] == "a line of few words here"
 
 
-async def test_the_parts_of_what_a_review_shows_wait_for_the_choice(tmp_path: Path) -> None:
+async def test_the_parts_of_what_a_review_shows_wait_for_the_choice() -> None:
     """An item of an answer, an answer, and what used files return."""
     shots = group("foreach: $(list)", checked="review: $(item)", picture=PICTURE % "$(checked.name)")
-    (tmp_path / "answers.yaml").write_text(
+    pipeline, records = (
         steps(
             list=LIST,
             shots=shots,
             answer=ANSWER % "y" + ", parse: {object: {t: string}}, takes: 2",
             chosen="review: $(answer)",
             picture=PICTURE % "of $(chosen.t)",
-        )
+        ),
+        Records(),
     )
-    pipeline, records = Pipeline.from_file(tmp_path / "answers.yaml"), Records()
     plan = await plan_of(pipeline, known=records)
     records.answer(plan.steps["list"][0], [{"name": "one"}, {"name": "two"}])
     for work, title in zip(plan.steps["answer"][0].works, ("a mug", "a cup"), strict=True):
@@ -315,18 +308,15 @@ async def test_the_parts_of_what_a_review_shows_wait_for_the_choice(tmp_path: Pa
 
 async def test_the_outputs_of_a_used_file_wait_for_the_choice_among_files(tmp_path: Path) -> None:
     shown = steps(pics=group("foreach: $(params.names)", p=PICTURE % "$(item)"), last=PICTURE % "last")
-    (tmp_path / "a.yaml").write_text(f"params: {{names: list}}\n{shown}outputs: {{pics: $(pics.p), last: $(last)}}\n")
-    (tmp_path / "b.yaml").write_text(f"params: {{names: list}}\n{shown}outputs: {{pics: $(pics.p)}}\n")
-    (tmp_path / "main.yaml").write_text(
-        steps(
-            a="use: ./a.yaml, with: {names: [one]}",
-            b="use: ./b.yaml, with: {names: [two, three]}",
-            chosen="review: [$(b), $(a)]",
-            clips=group("foreach: $(chosen.pics)", clip=CLIP % "$(item)"),
-            more=f"when: {{missing: $(chosen.last)}}, {PICTURE % 'more'}",
-        )
+    a = f"params: {{names: list}}\n{shown}outputs: {{pics: $(pics.p), last: $(last)}}\n"
+    main = steps(
+        a="use: ./a.yaml, with: {names: [one]}",
+        b="use: ./b.yaml, with: {names: [two, three]}",
+        chosen="review: [$(b), $(a)]",
+        clips=group("foreach: $(chosen.pics)", clip=CLIP % "$(item)"),
+        more=f"when: {{missing: $(chosen.last)}}, {PICTURE % 'more'}",
     )
-    pipeline, records = Pipeline.from_file(tmp_path / "main.yaml"), Records()
+    pipeline, records = using(tmp_path, main, a=a, b=a.replace(", last: $(last)", "")), Records()
     records.make(await plan_of(pipeline))
     plan = await plan_of(pipeline, known=records)
     assert states(plan, "chosen", "clips.clip", "more") == "rrrr"
@@ -339,16 +329,14 @@ async def test_the_outputs_of_a_used_file_wait_for_the_choice_among_files(tmp_pa
 
 async def test_the_parts_of_an_argument_wait_for_the_decision_which_it_is(tmp_path: Path) -> None:
     shot = ANSWER % "%s" + ", parse: {object: {%s}}"
-    inner = steps(
+    inner = "params: {shot: any}\n" + steps(
         pic=PICTURE % "$(params.shot.t)",
         more=f"when: {{exists: $(params.shot.u)}}, {PICTURE % 'more'}",
         other=PICTURE % "other",
     )
-    (tmp_path / "inner.yaml").write_text(f"params: {{shot: any}}\n{inner}")
     first, second = shot % ("a", "t: string"), shot % ("b", "t: string, u: string")
     uses = steps(ask=ASK, a=f"when: $(ask.ok), {first}", b=second, u="use: ./inner.yaml, with: {shot: $(a or b)}")
-    (tmp_path / "main.yaml").write_text(uses)
-    pipeline, records = Pipeline.from_file(tmp_path / "main.yaml"), Records()
+    pipeline, records = using(tmp_path, uses, inner=inner), Records()
     plan = await plan_of(pipeline, known=records)
     for name, answer in {"a": {"t": "shot a"}, "b": {"t": "shot b", "u": "v"}}.items():
         records.answer(plan.steps[name][0], answer)
@@ -367,12 +355,11 @@ async def test_the_parts_of_an_argument_wait_for_the_decision_which_it_is(tmp_pa
 
 async def test_a_list_parameter_takes_strings_that_are_not_decided_yet(tmp_path: Path) -> None:
     each = group("foreach: $(params.names)", pic=PICTURE % "$(item)")
-    (tmp_path / "inner.yaml").write_text("params: {names: list}\n" + steps(each=each))
+    inner = "params: {names: list}\n" + steps(each=each)
     uses = steps(
         ask=ASK, word=f"when: $(ask.ok), {ANSWER % 'w'}", u="use: ./inner.yaml, with: {names: [$(word or 'jug'), mug]}"
     )
-    (tmp_path / "main.yaml").write_text(uses)
-    pipeline, records = Pipeline.from_file(tmp_path / "main.yaml"), Records()
+    pipeline, records = using(tmp_path, uses, inner=inner), Records()
     plan = await plan_of(pipeline, known=records)
     records.answer(plan.steps["word"][0], texts=("cup",))
     records.answer(plan.steps["ask"][0], {"ok": True})
@@ -384,18 +371,15 @@ async def test_a_list_parameter_takes_strings_that_are_not_decided_yet(tmp_path:
 @pytest.mark.parametrize("invalid_items", ["", "invalid_items: skip\n"], ids=["refuse", "skip"])
 async def test_an_edit_takes_an_option_that_is_not_decided_yet(invalid_items: str, tmp_path: Path) -> None:
     params = "params: {at: {enum: [first, last]}, t: string}\n"
-    (tmp_path / "inner.yaml").write_text(params + steps(q=PICTURE % "x") + "outputs: {at: $(params.at)}\n")
-    (tmp_path / "file.yaml").write_text(
-        invalid_items
-        + of_rows(
-            "t: string",
-            j=ASK,
-            v="model: kling-v2.6-pro-text-to-video, with: {prompt: x, duration: 5, sound: false}",
-            u="when: $(j.ok), use: ./inner.yaml, with: {at: first, t: x}",
-            f="edit: frame, with: {video: $(v), at: $(u.at or 'last')}",
-        )
+    inner = params + steps(q=PICTURE % "x") + "outputs: {at: $(params.at)}\n"
+    outer = invalid_items + of_rows(
+        "t: string",
+        j=ASK,
+        v="model: kling-v2.6-pro-text-to-video, with: {prompt: x, duration: 5, sound: false}",
+        u="when: $(j.ok), use: ./inner.yaml, with: {at: first, t: x}",
+        f="edit: frame, with: {video: $(v), at: $(u.at or 'last')}",
     )
-    plan = await plan_of(Pipeline.from_file(tmp_path / "file.yaml"), rows=ROWS[:1])
+    plan = await plan_of(using(tmp_path, outer, inner=inner), rows=ROWS[:1])
     assert states(plan) == "+++>"
 
 

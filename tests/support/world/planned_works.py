@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 from rh_prefect.media.media import Media
@@ -79,6 +80,13 @@ def result(key: str, model: str, **more: Any) -> KnownWork:
 def states(plan: Plan, *paths: str) -> str:
     """The states of the steps of a plan, or of some paths, as one text."""
     return "".join(one.state for one in plan.instances if not paths or one.path in paths)
+
+
+def using(folder: Path, text: str, **files: str) -> Pipeline:
+    """A file that uses others, such as `./used.yaml`."""
+    for name, content in {**files, "outer": text}.items():
+        (folder / f"{name}.yaml").write_text(content)
+    return Pipeline.from_file(folder / "outer.yaml")
 
 
 async def plan_of(file: str | Pipeline, params: Mapping[str, Any] | None = None, /, **options: Any) -> Plan:
