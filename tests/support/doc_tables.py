@@ -56,22 +56,12 @@ def _table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
     return "\n".join(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in line)} |" for line in lines)
 
 
-def promises_about_money() -> str:
-    """What was found by attacking version 0.1.0, and the tests that failed there."""
-    return _promises(guarantees.MONEY)
-
-
-def promises_about_security() -> str:
-    return _promises(guarantees.SECURITY)
-
-
-def _promises(rows: Mapping[str, list[str]]) -> str:
-    return _table(("what is promised", "tests"), ((words, _proofs(tests)) for words, tests in rows.items()))
-
-
-def _proofs(tests: list[str]) -> str:
-    first, *more = tests
-    return f"`{first}`" + (f" and {len(more)} more" if more else "")
+def promises(rows: Mapping[str, list[str]]) -> str:
+    """What is promised, each with its first test."""
+    proofs = (
+        (words, f"`{first}`" + (f" and {len(more)} more" if more else "")) for words, (first, *more) in rows.items()
+    )
+    return _table(("what is promised", "tests"), proofs)
 
 
 def payloads() -> str:
@@ -84,8 +74,8 @@ PARTS: dict[str, tuple[str, Callable[[], str]]] = {
     "tree": ("errors.md", tree),
     "codes": ("errors.md", codes),
     "payloads": ("coverage.md", payloads),
-    "money": ("guarantees.md", promises_about_money),
-    "security": ("../SECURITY.md", promises_about_security),
+    "money": ("guarantees.md", partial(promises, guarantees.MONEY)),
+    "security": ("../SECURITY.md", partial(promises, guarantees.SECURITY)),
     "shipped": ("pipelines.md", pipeline_pages.overview),
     **{name: (f"pipelines/{name}.md", partial(pipeline_pages.page, name)) for name in pipeline_pages.SHIPPED},
 }

@@ -43,21 +43,21 @@ def _marks(file: Path) -> dict[str, set[str]]:
     for node in ast.walk(tree):
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and node.name.startswith("test_"):
             found[node.name] = {mark for decorator in node.decorator_list for mark in _named(decorator)}
-    of_all = [node.value for node in tree.body if isinstance(node, ast.Assign) and _is_pytestmark(node)]
+    of_all = [node.value for node in _assignments(tree) if ast.unparse(node.targets[0]) == "pytestmark"]
     return {name: marks.union(*map(_named, of_all)) for name, marks in found.items()}
 
 
 @cache
 def _cases_of_the_second_stage(file: Path) -> tuple[str, ...]:
     """What `SECOND_STAGE` of a file has."""
-    for node in ast.parse(file.read_text(encoding="utf-8")).body:
-        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "SECOND_STAGE":
+    for node in _assignments(ast.parse(file.read_text(encoding="utf-8"))):
+        if ast.unparse(node.targets[0]) == "SECOND_STAGE":
             return tuple(ast.literal_eval(node.value))
     return ()
 
 
-def _is_pytestmark(node: ast.Assign) -> bool:
-    return any(isinstance(target, ast.Name) and target.id == "pytestmark" for target in node.targets)
+def _assignments(tree: ast.Module) -> list[ast.Assign]:
+    return [node for node in tree.body if isinstance(node, ast.Assign)]
 
 
 def _named(decorator: ast.expr) -> set[str]:
