@@ -56,36 +56,19 @@ def _example(field: dict[str, Any]) -> Any:
     return [_example(kind["items"])] if kind["type"] == "array" else "shoe.png"
 
 
-def name_of(deployment: dict[str, Any]) -> str:
-    return str(deployment["entrypoint"]).rpartition("/")[2]
-
-
-@pytest.fixture(params=DEPLOYMENTS, ids=name_of)
-def deployment(request: pytest.FixtureRequest) -> dict[str, Any]:
-    found: dict[str, Any] = request.param
-    return found
-
-
-@pytest.fixture
-def flow(deployment: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> Flow[..., Any]:
+@pytest.mark.parametrize("deployment", DEPLOYMENTS, ids=lambda one: one["entrypoint"].rpartition("/")[2])
+def test_its_flow_takes_what_is_given_explains_its_form_and_cancels_what_it_pays_for(
+    deployment: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(ROOT)
-    return load_flow_from_entrypoint(deployment["entrypoint"])
-
-
-def test_its_flow_takes_what_is_set_and_what_is_filled_in(deployment: dict[str, Any], flow: Flow[..., Any]) -> None:
+    flow: Flow[..., Any] = load_flow_from_entrypoint(deployment["entrypoint"])
     given = {**form_of(flow), **deployment["parameters"]}
     assert given.keys() <= flow.parameters.properties.keys()
     flow.validate_parameters(given)
     if deployment.get("schedules"):
         assert form_of(flow).keys() <= deployment["parameters"].keys(), "nobody fills in a form"
-
-
-def test_its_form_explains_every_field(flow: Flow[..., Any]) -> None:
     assert flow.description
     assert [name for name, field in flow.parameters.properties.items() if not field.get("description")] == []
-
-
-def test_it_cancels_what_it_pays_for(deployment: dict[str, Any], flow: Flow[..., Any]) -> None:
     pays = deployment["name"] not in ("reconcile", "spend-report")
     assert (cancel_remote_jobs in flow.on_cancellation_hooks) is pays
     assert (finish in flow.on_completion_hooks) is pays
