@@ -7,7 +7,7 @@ import fcntl
 import os
 import stat
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO, Final
@@ -95,9 +95,7 @@ def _is_still(path: Path, file: int) -> bool:
 
 
 @contextmanager
-def atomic_path(
-    target: Path, *, exclusive: bool = False, durable: bool = True, flush: Callable[[Path], None] = flush_folder
-) -> Iterator[Path]:
+def atomic_path(target: Path, *, exclusive: bool = False, durable: bool = True) -> Iterator[Path]:
     """Yields a new name in the target's folder; the file written there gets the target's name after the block.
 
     After a failure the target is as it was before. With `exclusive`, an existing target raises `FileExistsError`; if
@@ -116,7 +114,7 @@ def atomic_path(
         with suppress(OSError):
             part.unlink(missing_ok=True)
     if durable:
-        flush(target.parent)
+        flush_folder(target.parent)
 
 
 def _link(part: Path, target: Path) -> None:
@@ -135,14 +133,13 @@ def write_atomic(
     file_mode: int = FILE_MODE,
     folder_mode: int = FOLDER_MODE,
     exclusive: bool = False,
-    flush: Callable[[Path], None] = flush_folder,
 ) -> None:
     """Writes a file and its missing folders, so that they survive a power failure; see `atomic_path`."""
     changed = make_folder(target.parent, mode=folder_mode)
-    with atomic_path(target, exclusive=exclusive, flush=flush) as part, create(part, mode=file_mode) as file:
+    with atomic_path(target, exclusive=exclusive) as part, create(part, mode=file_mode) as file:
         file.write(data)
     for folder in changed[1:]:
-        flush(folder)
+        flush_folder(folder)
 
 
 def make_public(path: Path) -> None:

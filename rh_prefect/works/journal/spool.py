@@ -10,12 +10,12 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from rh_prefect.local_files import PART, flush_folder, write_atomic
+from rh_prefect.local_files import PART, write_atomic
 from rh_prefect.works.journal.record_types import Answer
 from rh_prefect.works.loop_thread import LOOP
 
@@ -44,9 +44,8 @@ class Spooled:
 class Spool:
     """A folder with one small file for each answer."""
 
-    def __init__(self, folder: Path, *, flush: Callable[[Path], None] = flush_folder) -> None:
+    def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self._flush = flush
 
     async def save(self, entry: Spooled) -> None:
         """Writes an answer in a thread, because a flush to the disk may take long; see `put`."""
@@ -61,10 +60,10 @@ class Spool:
         data = json.dumps({**head, "answer": entry.answer.model_dump(mode="json")}).encode()
         target = self._path(*entry.submission)
         try:
-            write_atomic(target, data, flush=self._flush)
+            write_atomic(target, data)
         except FileNotFoundError:
             # Another process has recorded the answer from the draft, and deleted the draft as that of a killed writer.
-            write_atomic(target, data, flush=self._flush)
+            write_atomic(target, data)
 
     def get(self, scope: str, key: str, n: int, token: str) -> Answer | None:
         """Returns the answer to a submission; None if the spool has no answer to it."""

@@ -131,34 +131,47 @@ def test_a_read_only_folder_is_an_os_error(tmp_path: Path) -> None:
     assert Spool(tmp_path / "file" / "spool").get("run", KEY, 1, TOKEN) is None
 
 
-def test_a_ticket_is_flushed_with_its_folder_and_every_new_folder_above_it(tmp_path: Path) -> None:
-    flushed: list[tuple[Path, bool]] = []
-    folder = tmp_path / "not" / "yet"
-
-    def flush(one: Path) -> None:
-        flushed.append((one, any(folder.glob("*.json"))))
-
-    spool = Spool(folder, flush=flush)
-    spool.put(ENTRY)
-    assert flushed == [(folder, True), (folder.parent, True), (tmp_path, True)]
-    flushed.clear()
-    spool.put(ENTRY)
-    assert flushed == [(folder, True)]
-
-
-async def test_a_ticket_is_flushed_off_the_loops_thread_while_there_are_threads(
+@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="needs /proc to see which file is flushed")
+def test_a_ticket_is_flushed_with_its_folder_and_every_new_folder_above_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A slow disk does not stop the loop."""
+    flushed, folder, real = list[tuple[Path, bool]](), tmp_path / "not" / "yet", os.fsync
 
-    async def ends(*_: object) -> None:
-        raise RuntimeError("cannot schedule new futures after shutdown")
+    def flush(file: int) -> None:
+        flushed.append((Path(f"/proc/self/fd/{file}").readlink(), any(folder.glob("*.json"))))
+        real(file)
 
-    threads: list[int] = []
-    spool = Spool(tmp_path, flush=lambda _: threads.append(threading.get_ident()))
-    await spool.save(ENTRY)
-    assert threads
+    monkeypatch.setattr(os, "fsync", flush)
+    spool = Spool(folder)
+    spool.put(ENTRY)
+    (draft, has_its_name), *folders = flushed
+    assert (draft.parent, has_its_name) == (folder, False)
+    assert folders == [(folder, True), (folder.parent, True), (tmp_path, True)]
+    flushed.clear()
+    spool.put(ENTRY)
+    assert flushed[1:] == [(folder, True)]
+
+
+def test_a_ticket_is_flushed_off_the_loops_thread_while_there_are_threads(
+    spool: Spool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A slow disk does not stop the loop; at the end of a process no thread starts any more."""
+    threads, real = set[int](), os.fsync
+
+    def flush(file: int) -> None:
+        threads.add(threading.get_ident())
+        real(file)
+
+    def refuse(_: threading.Thread) -> None:
+        raise RuntimeError("can't create new thread at interpreter shutdown")
+
+    monkeypatch.setattr(os, "fsync", flush)
+    asyncio.run(spool.save(ENTRY))
+    assert len(threads) == 1
     assert threading.get_ident() not in threads
-    monkeypatch.setattr(asyncio, "to_thread", ends)
-    await spool.save(replace(ENTRY, n=2))
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    if not (child := os.fork()):  # a process that has no thread for answers yet
+        asyncio.run(spool.save(replace(ENTRY, n=2)))
+        os._exit(threading.get_ident() not in threads)
+    assert os.waitpid(child, 0)[1] == 0
     assert [entry.n for entry in spool.entries()] == [1, 2]
