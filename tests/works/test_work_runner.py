@@ -384,36 +384,24 @@ async def test_a_run_that_is_continued_on_another_disk_does_not_pay_again(stoppe
     assert len(rh.recorder.paid) == 1
 
 
+@pytest.mark.parametrize("number", [1, 2], ids=["of the first submission", "after a task of another run"])
 async def test_a_run_that_is_continued_with_an_older_copy_of_its_records_does_not_pay_again(
-    rh: Emulator, run: PipelineRun
+    rh: Emulator, run: PipelineRun, number: int
 ) -> None:
-    """The copy of a disk, or a backup, has the id of the place."""
+    """The copy of a disk, or a backup, has the id of the place, and its numbers begin again."""
     await run.one(picture("another work"))
     records, copy = Path(run.store_url), run.folder / "backup"
     shutil.copytree(records, copy)
-    await run.one(picture())
+    if number == 2:
+        rh.faults.add(Fault("submit", kind="fail", code="1504", times=1))
+        with pytest.raises(JobFailed):
+            await run.another(name="two").one(picture())
+    await run.another(attempt=number).one(picture())
     shutil.rmtree(records)
     copy.rename(records)
-    with pytest.raises(ConfigError, match=r"has paid for submission 1 .*older copy\. Nothing was sent"):
-        await run.another(attempt=2).one(picture())
-    assert len(rh.recorder.paid) == 2
-
-
-async def test_a_run_that_paid_after_another_one_does_not_pay_again_with_an_older_copy_of_its_records(
-    rh: Emulator, run: PipelineRun
-) -> None:
-    """Its numbers begin again, so its claim of the first submission is new."""
-    await run.one(picture("another work"))
-    records, copy = Path(run.store_url), run.folder / "backup"
-    shutil.copytree(records, copy)
-    rh.faults.add(Fault("submit", kind="fail", code="1504", times=1))
-    with pytest.raises(JobFailed):
-        await run.another(name="two").one(picture())
-    await run.another(attempt=2).one(picture())
-    shutil.rmtree(records)
-    copy.rename(records)
-    with pytest.raises(ConfigError, match=r"has paid for submission 2 .*older copy\. Nothing was sent"):
-        await run.another(attempt=3).one(picture())
+    with pytest.raises(ConfigError, match=rf"has paid for submission {number} .*older copy\. Nothing was sent"):
+        await run.another(attempt=number + 1).one(picture())
+    assert len(rh.recorder.paid) == number + 1
 
 
 async def test_a_run_that_has_submitted_nothing_may_begin_on_another_disk(rh: Emulator, run: PipelineRun) -> None:
