@@ -14,7 +14,7 @@ from rh_prefect.cli.init import write_example
 from rh_prefect.cli.options import Given
 from rh_prefect.emulator import Emulator
 from rh_prefect.flows.pipeline_run import run_here
-from rh_prefect.media import edit
+from rh_prefect.media.edit.frames_and_thumbnails import contact_sheet, thumbnail
 from rh_prefect.media.media import Media
 from rh_prefect.pipelines.pipeline import Pipeline
 from rh_prefect.pipelines.run.result import PipelineResult
@@ -60,8 +60,8 @@ def _make(name: str, folder: Path, to: Path) -> str:
         return ""
     to.parent.mkdir(parents=True, exist_ok=True)
     sheet = folder / "sheet.jpg"
-    edit.contact_sheet([Path(media.uri) for _, media in shown], sheet, captions=[caption for caption, _ in shown])
-    to.write_bytes(edit.thumbnail(sheet, max_bytes=120_000, side=960))
+    contact_sheet([Path(media.uri) for _, media in shown], sheet, captions=[caption for caption, _ in shown])
+    to.write_bytes(thumbnail(sheet, max_bytes=120_000, side=960))
     return ", ".join(dict.fromkeys(caption.partition(" ")[0] for caption, _ in shown))
 
 

@@ -183,7 +183,8 @@ async def _sheet(pictures: Sequence[tuple[str, Media]], store: MediaStore) -> st
 
 
 def _drawn(pictures: Sequence[tuple[str, Media]], store: MediaStore) -> bytes:
-    from rh_prefect.media import edit  # numpy takes 17 MB, and many runs have no pictures
+    # numpy takes 17 MB, and many runs have no pictures.
+    from rh_prefect.media.edit.frames_and_thumbnails import contact_sheet, thumbnail
 
     with TemporaryDirectory(prefix="rh-sheet-") as folder:
         copies = {Path(folder) / f"{number}-{file.name}": file for number, (_, file) in enumerate(pictures)}
@@ -191,5 +192,5 @@ def _drawn(pictures: Sequence[tuple[str, Media]], store: MediaStore) -> bytes:
             for copy, file in copies.items():
                 fetch(file, copy, options=store.options_for(file))
             sheet, columns = Path(folder) / "sheet.jpg", 3 if len(pictures) <= _WIDE else 4
-            edit.contact_sheet([*copies], sheet, columns=columns, captions=[visible(name) for name, _ in pictures])
-        return edit.thumbnail(sheet, max_bytes=_SHEET_BYTES, side=_SHEET_SIDE)
+            contact_sheet([*copies], sheet, columns=columns, captions=[visible(name) for name, _ in pictures])
+        return thumbnail(sheet, max_bytes=_SHEET_BYTES, side=_SHEET_SIDE)

@@ -9,7 +9,22 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from rh_prefect.errors import InputError
-from rh_prefect.media import edit
+from rh_prefect.media.edit.audio_samples import audio_level
+from rh_prefect.media.edit.frames_and_thumbnails import contact_sheet, frame
+from rh_prefect.media.edit.joining import concat
+from rh_prefect.media.edit.lettering import captions, title_clip
+from rh_prefect.media.edit.mixdown import mix
+from rh_prefect.media.edit.muxing import mux
+from rh_prefect.media.edit.single_file_edits import (
+    add_sounds,
+    extract_audio,
+    has_picture,
+    resize,
+    still_clip,
+    trim,
+    watermark,
+)
+from rh_prefect.media.edit.subtitle_writer import cues_of, read_cues, subtitles
 from rh_prefect.media.probe import file_type, probe
 from rh_prefect.pipelines.edits import DEFAULT_OVERLAP, EDITS
 
@@ -59,11 +74,11 @@ def _check_files(name: str, params: Params) -> None:
 
 def _captions(params: Params, folder: Path) -> Path:
     if "file" in params:
-        cues = edit.read_cues(params["file"])
+        cues = read_cues(params["file"])
     else:
-        cues = edit.cues_of(params["text"], at=params.get("at"), seconds=probe(params["video"]).seconds)
+        cues = cues_of(params["text"], at=params.get("at"), seconds=probe(params["video"]).seconds)
     options = _select(params, "video", "place", "size", "font")
-    return _made(edit.captions, folder / "captioned.mp4", {**options, "cues": cues}, "video")
+    return _made(captions, folder / "captioned.mp4", {**options, "cues": cues}, "video")
 
 
 def _mix(params: Params, folder: Path) -> Path:
@@ -71,9 +86,9 @@ def _mix(params: Params, folder: Path) -> Path:
     if "at" in params:
         starts = params["at"]
     else:  # each line after the one before
-        starts = list(accumulate((edit.audio_level(line).seconds for line in speech), initial=0.0))[:-1]
+        starts = list(accumulate((audio_level(line).seconds for line in speech), initial=0.0))[:-1]
     options = _select(params, "seconds", "music_level", "loudness")
-    edit.mix(list(zip(starts, speech, strict=True)), params.get("music"), to, **options)
+    mix(list(zip(starts, speech, strict=True)), params.get("music"), to, **options)
     return to
 
 
@@ -81,20 +96,20 @@ def _mux(params: Params, folder: Path) -> Path:
     to, video, audio = folder / "film.mp4", params["video"], params["audio"]
     if params.get("keep_sound"):
         both = folder / "both.wav"
-        edit.add_sounds(video, audio, both)
+        add_sounds(video, audio, both)
         audio = both
     if "loudness" in params:
         loud = folder / "loud.wav"
-        edit.mix(audio, None, loud, loudness=params["loudness"])
+        mix(audio, None, loud, loudness=params["loudness"])
         audio = loud
-    edit.mux(video, audio, to)
+    mux(video, audio, to)
     return to
 
 
 def _subtitles(params: Params, folder: Path) -> Path:
     form = params.get("format", "srt")
     to = folder / f"subtitles.{form}"
-    to.write_text(edit.subtitles(params["text"], form=form, **_select(params, "at", "seconds")), encoding="utf-8")
+    to.write_text(subtitles(params["text"], form=form, **_select(params, "at", "seconds")), encoding="utf-8")
     return to
 
 
@@ -115,19 +130,19 @@ def _picture_format(params: Params) -> str:
 
 
 _EDITS: Mapping[str, Callable[[Params, Path], Path | str]] = {
-    "transition": _file(partial(edit.concat, seconds=DEFAULT_OVERLAP), "film.mp4", "videos"),
-    "title": _file(edit.title_clip, "title.mp4", "text"),
-    "still": _file(edit.still_clip, "still.mp4", "image"),
-    "frame": _file(edit.frame, "frame.jpg", "video"),
-    "contact_sheet": _file(edit.contact_sheet, "sheet.jpg", "of"),
-    "concat": _file(edit.concat, "film.mp4", "videos"),
+    "transition": _file(partial(concat, seconds=DEFAULT_OVERLAP), "film.mp4", "videos"),
+    "title": _file(title_clip, "title.mp4", "text"),
+    "still": _file(still_clip, "still.mp4", "image"),
+    "frame": _file(frame, "frame.jpg", "video"),
+    "contact_sheet": _file(contact_sheet, "sheet.jpg", "of"),
+    "concat": _file(concat, "film.mp4", "videos"),
     "captions": _captions,
     "mix": _mix,
     "mux": _mux,
-    "resize": _file(edit.resize, lambda params: f"resized.{_picture_format(params)}", "file"),
-    "trim": _file(edit.trim, lambda params: f"trimmed.{'mp4' if edit.has_picture(params['file']) else 'm4a'}", "file"),
-    "extract_audio": _file(edit.extract_audio, lambda params: f"sound.{params.get('format', 'm4a')}", "video"),
-    "watermark": _file(edit.watermark, lambda params: f"marked.{_picture_format(params)}", "file", "logo"),
+    "resize": _file(resize, lambda params: f"resized.{_picture_format(params)}", "file"),
+    "trim": _file(trim, lambda params: f"trimmed.{'mp4' if has_picture(params['file']) else 'm4a'}", "file"),
+    "extract_audio": _file(extract_audio, lambda params: f"sound.{params.get('format', 'm4a')}", "video"),
+    "watermark": _file(watermark, lambda params: f"marked.{_picture_format(params)}", "file", "logo"),
     "subtitles": _subtitles,
     "join_text": _join_text,
 }

@@ -213,7 +213,8 @@ class SavedNames:
         source = folder / "source" if converts else local
         fetch(file, source, options=self._store.options_for(file))
         if converts:
-            from rh_prefect.media.edit import convert_image  # most runs convert nothing, and numpy takes 17 MB
+            # Most runs convert nothing, and numpy takes 17 MB.
+            from rh_prefect.media.edit.frames_and_thumbnails import convert_image
 
             convert_image(source, local)
         return local

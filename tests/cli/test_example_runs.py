@@ -12,7 +12,7 @@ import av
 import pytest
 
 from rh_prefect.emulator import Emulator
-from rh_prefect.media.edit import audio_level
+from rh_prefect.media.edit.audio_samples import audio_level
 from rh_prefect.media.probe import file_type
 from rh_prefect.pipelines.pipeline import shipped_names
 from tests.support.processes.typed_commands import Terminal, printed

@@ -14,7 +14,7 @@ import av
 import pytest
 
 from rh_prefect.emulator import Emulator
-from rh_prefect.media import edit
+from rh_prefect.media.edit.audio_samples import audio_level
 from tests.support.samples import clip_samples
 from tests.support.servers.emulator_env import environment
 from tests.support.servers.prefect_server import PrefectServer
@@ -52,7 +52,7 @@ def look_at(film: Path, *, seconds: float) -> None:
     assert len(frames) == pytest.approx(24 * seconds, abs=2)
     assert min(frame.std() for frame in frames) > 15
     assert all((frames[at] != frames[at + 12]).any() for at in range(0, len(frames) - 12, 12))
-    level = edit.audio_level(film)
+    level = audio_level(film)
     assert level.seconds == pytest.approx(seconds, abs=0.2)
     assert -18 < level.lufs < -12
     assert clip_samples.peak(film) < -0.5

@@ -11,7 +11,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from rh_prefect.media.edit import add_sounds, concat, extract_audio, frame, mux, trim
+from rh_prefect.media.edit.frames_and_thumbnails import frame
+from rh_prefect.media.edit.joining import concat
+from rh_prefect.media.edit.muxing import mux
+from rh_prefect.media.edit.single_file_edits import add_sounds, extract_audio, trim
 from tests.support.samples import clip_samples
 from tests.support.samples import media as samples
 from tests.support.samples.clip_samples import BLACK, BLUE, GREEN, RED, near

@@ -9,7 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from rh_prefect.media.edit import concat, frame, mix, mux
+from rh_prefect.media.edit.frames_and_thumbnails import frame
+from rh_prefect.media.edit.joining import concat
+from rh_prefect.media.edit.mixdown import mix
+from rh_prefect.media.edit.muxing import mux
 from tests.support.samples import clip_samples
 
 STATUS = Path("/proc/self/status")

@@ -7,7 +7,9 @@ import av
 import numpy as np
 import pytest
 
-from rh_prefect.media.edit import audio_level, mix, mux
+from rh_prefect.media.edit.audio_samples import audio_level
+from rh_prefect.media.edit.mixdown import mix
+from rh_prefect.media.edit.muxing import mux
 from tests.support.samples import clip_samples
 from tests.support.samples import media as samples
 from tests.support.samples.clip_samples import BLUE, GREEN, RED, near

@@ -10,26 +10,15 @@ import pytest
 from PIL import Image
 
 from rh_prefect.errors import InputError, MediaError, StoreError
-from rh_prefect.media.edit import (
-    Cue,
-    add_sounds,
-    audio_level,
-    captions,
-    concat,
-    contact_sheet,
-    convert_image,
-    extract_audio,
-    frame,
-    mix,
-    mux,
-    resize,
-    still_clip,
-    thumbnail,
-    title_clip,
-    trim,
-    watermark,
-)
+from rh_prefect.media.edit.audio_samples import audio_level
+from rh_prefect.media.edit.frames_and_thumbnails import contact_sheet, convert_image, frame, thumbnail
+from rh_prefect.media.edit.joining import concat
+from rh_prefect.media.edit.lettering import captions, title_clip
+from rh_prefect.media.edit.mixdown import mix
+from rh_prefect.media.edit.muxing import mux
 from rh_prefect.media.edit.output import write_pictures
+from rh_prefect.media.edit.single_file_edits import add_sounds, extract_audio, resize, still_clip, trim, watermark
+from rh_prefect.media.edit.subtitle_writer import Cue
 from tests.support.samples import clip_samples
 from tests.support.samples import media as samples
 from tests.support.samples.clip_samples import RED

@@ -9,7 +9,8 @@ import pytest
 from PIL import Image
 
 from rh_prefect.errors import InputError
-from rh_prefect.media.edit import concat, contact_sheet, frame, thumbnail
+from rh_prefect.media.edit.frames_and_thumbnails import contact_sheet, frame, thumbnail
+from rh_prefect.media.edit.joining import concat
 from tests.support.samples import clip_samples
 from tests.support.samples import media as samples
 from tests.support.samples.clip_samples import BLUE, GREEN, RED, near, plain

@@ -9,9 +9,12 @@ import pytest
 from PIL import Image, ImageFont
 
 from rh_prefect.errors import InputError, MediaError
-from rh_prefect.media.edit import Cue, audio_level, captions, concat, read_cues, subtitles, title_clip, watermark
+from rh_prefect.media.edit.audio_samples import audio_level
 from rh_prefect.media.edit.frames_and_thumbnails import font_for, missing_letter
-from rh_prefect.media.edit.lettering import periods
+from rh_prefect.media.edit.joining import concat
+from rh_prefect.media.edit.lettering import captions, periods, title_clip
+from rh_prefect.media.edit.single_file_edits import watermark
+from rh_prefect.media.edit.subtitle_writer import Cue, read_cues, subtitles
 from tests.support.samples import clip_samples
 from tests.support.samples import media as samples
 from tests.support.samples.clip_samples import BLACK, BLUE, GREEN, RED, near

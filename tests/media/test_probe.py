@@ -18,7 +18,7 @@ import pytest
 from PIL import Image
 
 from rh_prefect.errors import MediaError
-from rh_prefect.media.edit import thumbnail
+from rh_prefect.media.edit.frames_and_thumbnails import thumbnail
 from rh_prefect.media.probe import DownloadDefect, Facts, defect_of, facts_or_type, file_type, probe
 from tests.support.samples import clip_samples
 from tests.support.samples import media as samples

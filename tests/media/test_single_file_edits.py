@@ -10,7 +10,10 @@ import pytest
 from PIL import Image, ImageCms
 
 from rh_prefect.errors import InputError, MediaError
-from rh_prefect.media.edit import audio_level, concat, frame, mix, thumbnail
+from rh_prefect.media.edit.audio_samples import audio_level
+from rh_prefect.media.edit.frames_and_thumbnails import frame, thumbnail
+from rh_prefect.media.edit.joining import concat
+from rh_prefect.media.edit.mixdown import mix
 from rh_prefect.media.edit.single_file_edits import Corner, Zoom, extract_audio, resize, still_clip, trim, watermark
 from rh_prefect.media.edit.video_reader import Fit
 from tests.support.samples import clip_samples
