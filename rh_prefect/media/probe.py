@@ -99,16 +99,10 @@ def file_type(path: Path) -> FileType:
     return sniff(head, size=size)
 
 
-_BY_CONTENT: Final = {
-    found.mime: found.extension
-    for found in vars(types).values()
-    if isinstance(found, FileType) and found.kind not in ("text", "other") and found is not types.FBX
-}
-
-
 def extension_for(mime: str, name: str) -> str:
     """Returns the extension for a MIME type; for text and unknown types, the extension in the file's name."""
-    return _BY_CONTENT.get(mime) or Path(name).suffix.lower().removeprefix(".")
+    known = "" if mime.startswith(("text/", "application/")) else types.EXTENSIONS.get(mime)
+    return known or Path(name).suffix.lower().removeprefix(".")
 
 
 def facts_or_type(path: Path) -> Facts:

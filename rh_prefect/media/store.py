@@ -281,15 +281,10 @@ class MediaStore:
 
     def signed_url(self, name: str, *, seconds: int = 86400) -> str | None:
         """Returns an expiring link for RunningHub; None without `signed_inputs` or without a way to sign links."""
-        return self.link(name, seconds=seconds) if self.signed_inputs and self.protocol != "file" else None
+        return self.link(name, seconds=seconds) if self.signed_inputs else None
 
-    def link(self, name: str, *, seconds: int = 86400) -> str | None:
-        """Returns a link that a browser can open: `file://` for a local folder, otherwise a signed link, which expires.
-
-        Returns None if the storage cannot sign links.
-        """
-        if link := open_link(self.uri(name)):
-            return link
+    def link(self, name: str, *, seconds: int) -> str | None:
+        """Returns a signed link, which expires; None if the storage cannot sign links, as a local folder."""
         with self._at(name, "sign a link to") as (fs, path):
             return signed_link(fs, path, seconds)
 

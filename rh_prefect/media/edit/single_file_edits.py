@@ -30,10 +30,8 @@ from rh_prefect.media.edit.video_reader import (
     fitted,
     opened,
     picture_of,
-    reading,
     shape_of,
 )
-from rh_prefect.media.file_types_and_completeness import Kind
 from rh_prefect.media.probe import file_type, pictures_of
 
 Corner: TypeAlias = Literal["top-left", "top-right", "bottom-left", "bottom-right"]
@@ -51,7 +49,7 @@ def resize(source: Path, to: Path, *, width: int, height: int, fit: Fit = "cover
     `fit` fills the size and crops (`cover`), adds bars (`contain`) or distorts (`stretch`). Returns a
     video's length in seconds.
     """
-    if _kind_of(source) == "image":
+    if file_type(source).kind == "image":
         write_image(_fitted_image(image_for(source, to), width, height, fit), to)
         return None
     canvas = Shape.around([shape_of(source)], width, height)
@@ -60,7 +58,7 @@ def resize(source: Path, to: Path, *, width: int, height: int, fit: Fit = "cover
 
 def trim(source: Path, to: Path, *, seconds: float, start: float = 0.0) -> float:
     """Saves a section of a video or a sound, and returns its length in seconds, shorter if the file ends earlier."""
-    if _kind_of(source) == "image":
+    if file_type(source).kind == "image":
         raise MediaError(f"The file {source} is a picture, which has no length. What to do: give a video or a sound.")
     if not has_picture(source):
         return _write_sound(to, source, start=start, samples=round(seconds * RATE))
@@ -86,7 +84,7 @@ def watermark(
 
     `size` is the logo's width as a fraction of the file's width; `opacity` is from 0, which is invisible, to 1.
     """
-    if _kind_of(source) == "image":
+    if file_type(source).kind == "image":
         image = image_for(source, to).convert("RGBA")
         mark = _logo(logo, image.size, size, opacity)
         image.alpha_composite(mark, _corner(corner, image.size, mark.size))
@@ -149,11 +147,6 @@ def has_picture(path: Path) -> bool:
     """Returns whether a video or sound file has a picture track; a cover picture does not count."""
     with opened(path) as file:
         return bool(pictures_of(file))
-
-
-def _kind_of(path: Path) -> Kind:
-    with reading(path):
-        return file_type(path).kind
 
 
 def _canvas_to_cut(video: Path) -> Shape:
