@@ -154,16 +154,6 @@ def test_colours_are_the_same_whether_a_clip_names_its_matrix_or_not(tmp_path: P
         assert all(near(frames[number].getpixel((30, 30)), RED, by=6) for number in (1, 6))
 
 
-def test_a_clip_that_a_telephone_turned_is_put_upright(tmp_path: Path) -> None:
-    clip = clip_samples.turned(samples.mp4(tmp_path / "turned.mp4", seconds=0.5))
-    concat([clip], tmp_path / "joined.mp4")
-    picture = clip_samples.play(tmp_path / "joined.mp4").frames[0]
-    assert picture.size == (48, 64)
-    # The sample is greener the further down, and was turned clockwise: now the left is green.
-    left, right = (np.asarray(picture)[30, x] for x in (3, 44))
-    assert left[1] > 200 > 50 > right[1]
-
-
 def test_odd_sizes_and_fractional_rates_are_no_obstacle(tmp_path: Path) -> None:
     odd, rate = tmp_path / "odd.mp4", Fraction(30000, 1001)
     clip_samples.solid(odd, [GREEN] * 30, size=(65, 49), fps=rate, pixels="yuv444p")
@@ -176,7 +166,9 @@ def test_odd_sizes_and_fractional_rates_are_no_obstacle(tmp_path: Path) -> None:
 def test_pixels_become_square_and_rates_are_at_most_sixty(tmp_path: Path) -> None:
     squeezed = clip_samples.solid(tmp_path / "squeezed.mp4", [RED] * 3, size=(64, 48), pixel_aspect=Fraction(2))
     concat([squeezed], tmp_path / "joined.mp4")
-    assert clip_samples.play(tmp_path / "joined.mp4").size == (128, 48)
+    frame(squeezed, tmp_path / "frame.png", at="last")
+    for picture in (clip_samples.play(tmp_path / "joined.mp4").frames[0], Image.open(tmp_path / "frame.png")):
+        assert picture.size == (128, 48)
     seconds = concat([clip_samples.solid(tmp_path / "fast.mp4", [RED] * 30, fps=120)], tmp_path / "joined.mp4")
     assert clip_samples.play(tmp_path / "joined.mp4").fps == 60
     assert seconds == pytest.approx(0.25, abs=1 / 60)
