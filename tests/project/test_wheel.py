@@ -31,19 +31,18 @@ def names(wheel: Path) -> set[str]:
         return set(archive.namelist())
 
 
-def test_only_the_package_is_at_the_top(names: set[str]) -> None:
+def test_it_holds_every_module_with_its_data_and_nothing_else(names: set[str]) -> None:
     tops = {name.partition("/")[0] for name in names}
     assert {top for top in tops if not top.endswith(".dist-info")} == {"rh_prefect"}
-
-
-def test_it_holds_the_data_the_stub_and_the_mark_of_types(names: set[str]) -> None:
-    data = {f"rh_prefect/catalog/{name}.json" for name in ("models", "vocabulary")}
-    assert {*data, "rh_prefect/models.pyi", "rh_prefect/tasks/model_tasks.pyi", "rh_prefect/py.typed"} <= names
-
-
-def test_it_holds_every_module_and_no_rubbish(names: set[str]) -> None:
     modules = {path.relative_to(ROOT).as_posix() for path in (ROOT / "rh_prefect").rglob("*.py")}
-    assert modules <= names
+    data = {f"rh_prefect/catalog/{name}.json" for name in ("models", "vocabulary")}
+    assert {
+        *modules,
+        *data,
+        "rh_prefect/models.pyi",
+        "rh_prefect/tasks/model_tasks.pyi",
+        "rh_prefect/py.typed",
+    } <= names
     assert {name for name in names if "__pycache__" in name or name.endswith(".pyc")} == set()
 
 
