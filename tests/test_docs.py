@@ -174,7 +174,7 @@ def test_every_edit_has_a_row_with_its_parameters() -> None:
     text = (ROOT / "docs" / "pipelines.md").read_text(encoding="utf-8").partition("| Edit | Parameters")[2]
     rows = dict(re.findall(r"^\| `(\w+)` \| ([^|]*) \|", text.partition("\n## ")[0], re.MULTILINE))
     told = {name: set(re.findall(r"`(\w+)[*!]*`", params)) for name, params in rows.items()}
-    assert told.keys() == EDITS.keys()
+    assert told.keys() == EDITS.keys(), "docs/pipelines.md has one row for each edit"
     assert [(name, one.name) for name, edit in EDITS.items() for one in edit.params if one.name not in told[name]] == []
 
 
