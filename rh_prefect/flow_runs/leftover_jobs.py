@@ -80,11 +80,6 @@ class Reconciled:
     runs: int
     findings: tuple[Finding, ...]
 
-    @property
-    def stuck(self) -> tuple[Finding, ...]:
-        """Tasks of cancelled runs that may still be running, and paid results that cannot be downloaded."""
-        return tuple(one for one in self.findings if one.done in ("NOT cancelled", "NOT collected"))
-
     def __str__(self) -> str:
         kinds = [one.done for one in self.findings]
         counted = ", ".join(f"{kinds.count(kind)} {kind}" for kind in dict.fromkeys(kinds))
@@ -97,11 +92,7 @@ async def reconcile_runs(*, flow_run_id: UUID | None = None, hours: float = 24.0
     Call it on the loop thread. An error in one run does not stop the checks of others. Repeated calls do no harm.
     """
     runs, findings = 0, list[Finding]()
-    if flow_run_id is not None:
-        found = [await read_flow_run(flow_run_id)]
-    else:  # read to the end first: a run whose cancellation ends meanwhile shifts the pages
-        found = [one async for one in ended_runs(hours=hours)]
-    for flow_run in found:
+    for flow_run in await ended_runs(hours=hours) if flow_run_id is None else [await read_flow_run(flow_run_id)]:
         of_run = await _look_after(flow_run)
         if of_run is not None:
             runs += 1

@@ -52,9 +52,6 @@ class PerObject(Generic[_V]):
                 weakref.finalize(owner, self._values.pop, id(owner), None).atexit = False
             return self._values[id(owner)]
 
-    def __len__(self) -> int:
-        return len(self._values)
-
 
 _calls_of: PerObject[Calls] = PerObject(Calls)
 """The paid calls of each attempt, by the root's context object, since a resume does not change Prefect's run count. For

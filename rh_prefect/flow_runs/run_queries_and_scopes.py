@@ -224,18 +224,13 @@ async def find_flow_runs(
         is_more, offset = len(page) == PAGE, offset + PAGE
 
 
-async def ended_runs(*, hours: float) -> AsyncIterator[FlowRun]:
-    """Yields the flow runs being cancelled, then unsuccessful runs that ended in the last `hours`, latest first."""
+async def ended_runs(*, hours: float) -> list[FlowRun]:
+    """Returns the flow runs being cancelled, then unsuccessful runs that ended in the last `hours`, latest first."""
     since = datetime.now(UTC) - timedelta(hours=hours)
     cancelling = find_flow_runs([StateType.CANCELLING], sort=FlowRunSort.END_TIME_DESC)
     ended = find_flow_runs(_ENDED, ended_after=since, sort=FlowRunSort.END_TIME_DESC)
-    seen: set[UUID] = set()
-    for runs in (cancelling, ended):
-        async for flow_run in runs:
-            # A run that ends meanwhile shifts the pages, so that a run may be listed twice.
-            if flow_run.id not in seen:
-                seen.add(flow_run.id)
-                yield flow_run
+    # By id, because a run that ends meanwhile shifts the pages, so that a run may be listed twice.
+    return list({one.id: one for runs in (cancelling, ended) async for one in runs}.values())
 
 
 async def paid_jobs(journal: FlowRunJournal, *, name: str = "") -> list[str]:

@@ -65,12 +65,9 @@ def _log(one: Finding) -> None:
 
 def _state(done: Reconciled) -> State[Any]:
     """Returns a failed state if a job remains that only a person can handle."""
-    if not done.stuck:
-        return Completed(message=str(done))
-    sentences = (_sentence(done, kind, what) for kind, what in _STUCK.items())
-    return Failed(message=". ".join([str(done), *filter(None, sentences)]))
+    sentences = [f"These {what}: {tasks}" for kind, what in _STUCK.items() if (tasks := _tasks(done, kind))]
+    return Failed(message=". ".join([str(done), *sentences])) if sentences else Completed(message=str(done))
 
 
-def _sentence(done: Reconciled, kind: str, what: str) -> str:
-    tasks = ", ".join(one.task_id or one.job or one.flow_run for one in done.stuck if one.done == kind)
-    return f"These {what}: {tasks}" if tasks else ""
+def _tasks(done: Reconciled, kind: str) -> str:
+    return ", ".join(one.task_id or one.job or one.flow_run for one in done.findings if one.done == kind)

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+import traceback
 from contextlib import suppress
 from enum import Enum
 from typing import Any, cast
@@ -217,6 +218,7 @@ async def test_a_run_that_failed_says_each_cause_once_and_shows_what_it_has_made
     state: State[Any] = await kites(given, return_state=True)
     with pytest.raises(JobsFailed):
         await state.result()
+    assert "".join(traceback.format_exception(await state.aresult(raise_on_failure=False))).count("\n") < 80
     report = (await artifacts_of(state.state_details.flow_run_id))["kites-report"]
     assert str(state.message).startswith("2 of 3 jobs failed.")
     for text in (str(state.message), str(report.description)):
