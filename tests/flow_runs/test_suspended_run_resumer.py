@@ -23,11 +23,10 @@ from rh_prefect.flow_runs.resume_or_rerun import rerun
 from rh_prefect.flow_runs.suspend_for_jobs import PAUSE_KEY
 from rh_prefect.flow_runs.suspended_run_resumer import wake_suspended
 from rh_prefect.prefect_api import ask
-from rh_prefect.prefect_internals import drain
 from rh_prefect.works.journal.job_records_and_state import jobs_of
 from rh_prefect.works.loop_thread import LOOP
 from tests.support.servers.holding_proxy import Proxy
-from tests.support.servers.prefect_server import PrefectServer
+from tests.support.servers.prefect_server import PrefectServer, drain_services
 from tests.support.waiting import until
 from tests.support.world.prefect_runs import set_states, state_of, states_of, until_state
 from tests.support.world.suspended_runs import SuspendedRuns
@@ -75,7 +74,7 @@ def proxy(prefect_server: PrefectServer) -> Iterator[Proxy]:
     """Between the run and its Prefect server; the receiver has a separate connection."""
     with Proxy(prefect_server.url) as proxy, temporary_settings({PREFECT_API_URL: f"{proxy.url}/api"}):
         yield proxy
-        asyncio.run(drain())  # while there is somebody who takes it
+        drain_services()
 
 
 async def held(proxy: Proxy, desk: SuspendedRuns, **more: Any) -> tuple[UUID, asyncio.Future[Any]]:

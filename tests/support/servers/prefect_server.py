@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import fcntl
-import inspect
 import os
 import signal
 import socket
@@ -19,6 +18,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Self
@@ -31,8 +31,6 @@ import stamina
 from prefect import flow
 from prefect.client.orchestration import get_client
 from prefect.context import SettingsContext
-from prefect.events.worker import EventsWorker
-from prefect.logging.handlers import APILogWorker
 from prefect.settings import (
     PREFECT_API_URL,
     PREFECT_CLIENT_CSRF_SUPPORT_ENABLED,
@@ -45,6 +43,7 @@ from prefect.settings import (
     temporary_settings,
 )
 
+from rh_prefect.prefect_internals import drain
 from tests.support.processes.end_with_parent import end_with_parent
 
 _QUIET = {
@@ -264,15 +263,24 @@ def prefect_worker_processes(prefect_server: PrefectServer, monkeypatch: pytest.
     monkeypatch.setattr(prefect.context, "GLOBAL_SETTINGS_CONTEXT", SettingsContext.get())
 
 
+@contextmanager
+def using(server: PrefectServer) -> Iterator[None]:
+    """Points this process at a test's own server.
+
+    Prefect keeps one client for the events of a process, and one for each set of limits. At the end they are ended, as
+    they would stay with this server.
+    """
+    with temporary_settings({PREFECT_API_URL: server.api}):
+        try:
+            yield
+        finally:
+            drain_services()
+
+
 def drain_services() -> None:
-    """Sends what Prefect still holds back, while there is a server to take it: at exit it would try for a minute."""
-
-    async def drain() -> None:
-        for drained in (APILogWorker.instance().drain(), EventsWorker.drain_all()):
-            if inspect.isawaitable(drained):
-                await drained
-
-    asyncio.run(drain())
+    """Ends Prefect's clients of a server that is still there: at exit they would try for a minute."""
+    with ThreadPoolExecutor(1) as thread:
+        thread.submit(asyncio.run, drain()).result()
 
 
 def _settings(server: PrefectServer) -> dict[object, object]:
