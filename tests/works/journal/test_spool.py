@@ -171,7 +171,9 @@ def test_a_ticket_is_flushed_off_the_loops_thread_while_there_are_threads(
     assert threading.get_ident() not in threads
     monkeypatch.setattr(threading.Thread, "start", refuse)
     if not (child := os.fork()):  # a process that has no thread for answers yet
-        asyncio.run(spool.save(replace(ENTRY, n=2)))
-        os._exit(threading.get_ident() not in threads)
+        try:
+            asyncio.run(spool.save(replace(ENTRY, n=2)))
+        finally:  # an error must not let the copy of this process run the tests that follow
+            os._exit(threading.get_ident() not in threads)
     assert os.waitpid(child, 0)[1] == 0
     assert [entry.n for entry in spool.entries()] == [1, 2]
