@@ -213,7 +213,8 @@ def _holds_no_string(type_: Type) -> bool:
 
 def edit_misfit(type_: Type, param: EditParam, shown: str) -> str:
     """Returns a clause that says why a value does not fit an edit's parameter; empty if it fits or is not known yet."""
-    if type_.many and not param.many:
+    is_no_file = param.takes_files and all(one.kind not in ("any", *FILES) for one in type_.possible)
+    if type_.many and not param.many and not is_no_file:
         concat = "concat, or " if type_.kind == "video" and "video" in param.kinds else ""
         what = "file" if param.takes_files else "value"
         return f"{param.name} takes one {what}, but {shown} is a list; use {concat}foreach: {shown}"
