@@ -25,7 +25,7 @@ from rh_prefect.catalog.model import param_name
 from rh_prefect.pipelines.parsed_document import Path
 from rh_prefect.pipelines.planning_values import File
 from rh_prefect.pipelines.planning_values import Items as ItemValues
-from rh_prefect.pipelines.references import Reference, has_reference, references_in
+from rh_prefect.pipelines.references import Reference, references_in
 from rh_prefect.pipelines.run.options import RunOptions
 
 NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]*(?:-[A-Za-z0-9_]+)*")
@@ -96,6 +96,11 @@ def _whole(value: Any) -> bool:
     return _number(value) and isinstance(value, int) and value >= 1
 
 
+def _may_refer(value: Any) -> bool:
+    """Returns whether a value is a string with a reference; an incomplete one is reported with its position later."""
+    return isinstance(value, str) and "$(" in value.replace("$$(", "")
+
+
 Text = Annotated[str, _read(lambda value: isinstance(value, str), "takes a string in quotes")]
 Bool = Annotated[bool, BeforeValidator(_boolean)]
 Same = Annotated[
@@ -112,10 +117,10 @@ Reuse = Annotated[
 ]
 Seconds = Annotated[
     float | str,
-    _read(lambda v: (_number(v) and 0 < v < inf) or has_reference(v), "takes a number above 0 or a reference"),
+    _read(lambda v: (_number(v) and 0 < v < inf) or _may_refer(v), "takes a number above 0 or a reference"),
 ]
 Whole = Annotated[int, _read(_whole, "takes a whole number of at least 1")]
-Count = Annotated[int | str, _read(lambda v: _whole(v) or has_reference(v), "takes a whole number of at least 1")]
+Count = Annotated[int | str, _read(lambda v: _whole(v) or _may_refer(v), "takes a whole number of at least 1")]
 Id = Annotated[int | str, _read(lambda v: isinstance(v, int | str) and not isinstance(v, bool), "takes an id")]
 
 
