@@ -50,8 +50,8 @@ async def _examine(credentials: str | None, storage: str | None, *, say: bool) -
             is_well, message = True, await check()
         except RunningHubError as error:
             is_well, message = False, str(error)
-            if any(one["message"] == message for one in found):
-                continue  # of an account that does not exist or cannot be reached
+            if name.startswith("account") and found[-1]["message"] == message:
+                continue  # the check of this account's key has failed for the same reason
         found.append({"check": name, "ok": is_well, "message": message})
         if say:
             print(f"{'✓' if is_well else '✗'} {name}: {message}")

@@ -245,6 +245,12 @@ def test_doctor_looks_at_each_account_of_a_pool(rh: Emulator, terminal: Terminal
     ):
         assert line in said
     assert "0" * 32 not in said
+    RunningHubCredentials(api_key="1" * 32, base_url=rh.url).save("doctor-older", overwrite=True)
+    RunningHubPool(credentials=["doctor-old", "doctor-older"]).save("doctor-night-3", overwrite=True)
+    said = examined(terminal, "--credentials doctor-night-3", fails=True)
+    for name in ("doctor-old", "doctor-older"):
+        assert f"✗ key and site of {name}: " in said
+        assert f"✗ account {name}: " in said
 
 
 @pytest.mark.prefect
