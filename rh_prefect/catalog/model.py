@@ -350,6 +350,10 @@ class Model:
         return f"the nearest is {' or '.join(near)}" if near else f"it has {', '.join(names) or 'no known parameters'}"
 
 
+FORMER_FIELDS = frozenset({"provenance"})
+"""Fields of a model in the data files of earlier versions."""
+
+
 def decode_model(raw: Mapping[str, Any]) -> Model:
     """Reads one model from the slim file."""
     params, price = raw.get("params", ()), raw.get("price")
@@ -363,7 +367,8 @@ def decode_model(raw: Mapping[str, Any]) -> Model:
         "rules": tuple(Rule(**_known(Rule, rule)) for rule in raw.get("rules", ())),
         "price": decode_price(price) if price else None,
     }
-    return Model(**_immutable(raw) | decoded)
+    known = {key: fact for key, fact in raw.items() if key not in FORMER_FIELDS}
+    return Model(**_immutable(known) | decoded)
 
 
 def _params(raws: Sequence[Mapping[str, Any]]) -> tuple[Param, ...]:

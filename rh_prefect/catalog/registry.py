@@ -6,13 +6,14 @@ import json
 import re
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from decimal import Decimal
 from difflib import get_close_matches
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 from rh_prefect.catalog.hash_compatibility import keep_models
-from rh_prefect.catalog.model import Model, class_name, decode_model, snake_name, words
+from rh_prefect.catalog.model import FORMER_FIELDS, Model, class_name, decode_model, is_placeholder, snake_name, words
 from rh_prefect.errors import UnknownModelError
 
 SLIM_FILE = Path(__file__).with_name("models.json")
@@ -75,13 +76,18 @@ def in_use(tell: Callable[[str], None]) -> dict[str, Any]:
 
     The newer one of the package's data and a user's file is used, with the models that only the other one has; each
     call of the user's file remains the same request. If a user's file is not used, `tell` is called with the reason.
+    Placeholders for prices in a user's file count as unknown prices.
     """
     own: dict[str, Any] = json.loads(SLIM_FILE.read_bytes())
     file = user_file()
     try:
         content: dict[str, Any] = json.loads(file.read_bytes())
         for raw in content["models"]:
-            decode_model(raw)
+            model = decode_model(raw)
+            if model.price is not None and any(map(is_placeholder, model.price.amounts or (Decimal(0),))):
+                del raw["price"]
+            for field in FORMER_FIELDS & raw.keys():
+                del raw[field]
         version = str(content["version"])
     except FileNotFoundError:
         return own

@@ -273,6 +273,34 @@ def test_a_package_with_new_models_adds_them_to_a_users_later_file(mine: Mine) -
 
 
 @pytest.mark.parametrize(
+    "change",
+    [
+        {"provenance": "third-party"},
+        {"price": {"unit": "call", "fixed": 9999}},
+        {"price": {"unit": "call", "fixed": 0}},
+        {"price": {"unit": "call"}},
+        {"price": {"unit": "call", "by": ["size"], "rows": [["1k", 9999], ["2k", 1]]}},
+    ],
+)
+def test_a_users_file_of_an_earlier_version_is_still_read(mine: Mine, change: dict[str, Any]) -> None:
+    """Without it, the user's models are unknown, and renamed parameters make other requests, which pay again."""
+    models = [model | change if model["endpoint"] == TURBO else model for model in OWN["models"]]
+    mine.file.parent.mkdir()
+    mine.file.write_text(json.dumps({**OWN, "version": "2999-01-01", "models": models}))
+    expected = {key: fact for key, fact in own(TURBO).items() if key not in change}
+    used = registry.in_use(pytest.fail)
+    assert used["version"] == "2999-01-01"
+    assert next(model for model in used["models"] if model["endpoint"] == TURBO) == expected
+
+
+def test_a_data_file_of_an_earlier_version_is_a_list_too(mine: Mine) -> None:
+    facts = {"name": "new", "endpoint": "z-image/new", "output": "image", "family": "z-image", "params": []}
+    done = mine.take({"version": TODAY, "source": "x", "models": [{**facts, "provenance": "third-party"}]})
+    assert done.flaws == ()
+    assert mine.models["z-image/new"] == facts
+
+
+@pytest.mark.parametrize(
     ("one", "other", "older"),
     [
         ("2026-04-29", "2026-04-29+1", True),
