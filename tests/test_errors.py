@@ -63,6 +63,10 @@ def test_what_may_be_sent_again_is_transient() -> None:
     assert not issubclass(errors.ResponseLost, errors.Transient)
 
 
+def test_only_a_refusal_that_is_not_repeated_moves_a_job_to_another_account() -> None:
+    assert [code for code, row in CODES.items() if row.account_scope and row.retry == "throttled"] == []
+
+
 def test_codes_that_nobody_can_explain_are_unknown() -> None:
     unknown = {code for code, row in CODES.items() if row.retry == "unknown"}
     assert unknown == {"500", "1000", "1005", "1012", "1516", "1517", "1518", "1519"}
