@@ -107,6 +107,12 @@ def test_the_edits_of_one_file(clips: list[Path], tmp_path: Path, out: Path) -> 
     assert render("join_text", {"texts": ["a", "b"], "by": ", "}, out) == "a, b"
 
 
+def test_a_transition_takes_half_a_second_unless_it_is_given(tmp_path: Path, out: Path) -> None:
+    """Stored results have no default in their key: with another default they would be taken for the new meaning."""
+    clips = [samples.mp4(tmp_path / f"{name}.mp4", seconds=1.5) for name in "ab"]
+    assert probe(rendered("transition", {"videos": clips}, out)).seconds == pytest.approx(2.5, abs=0.05)
+
+
 def test_the_edits_that_write_and_fade(clips: list[Path], tmp_path: Path, out: Path) -> None:
     words = tmp_path / "words.srt"
     words.write_text("1\n00:00:00,000 --> 00:00:00,500\nHello\n")
