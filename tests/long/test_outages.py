@@ -29,7 +29,7 @@ from tests.support.processes.film_run import FilmRun, OpenStage
 from tests.support.processes.flow_process import ROOT, FlowProcess
 from tests.support.samples import media as samples
 from tests.support.servers.faulty_proxy import FaultyProxy, Kind
-from tests.support.servers.prefect_server import PrefectServer, drain_services
+from tests.support.servers.prefect_server import PrefectServer
 from tests.support.servers.s3 import S3Server
 from tests.support.world.invariants import Place, Told, broken, gather
 from tests.support.world.matrix import SEED, all_hold
@@ -181,11 +181,7 @@ async def test_the_store(s3: S3Server, tmp_path: Path) -> None:
 async def test_the_prefect_api(prefect_server: PrefectServer, tmp_path: Path) -> None:
     cells = [Cell(step, kind, times) for step in (*JOURNAL, "reading a job") for kind, times in LASTING]
     opened = partial(with_journal, prefect_server)
-    try:
-        await all_hold(_shuffled(cells), tmp_path, lambda cell, folder: _problems(cell, opened(folder, cell)))
-    finally:
-        # Prefect keeps a client for each set of limits, which would stay with an API that is gone.
-        await asyncio.to_thread(drain_services)
+    await all_hold(_shuffled(cells), tmp_path, lambda cell, folder: _problems(cell, opened(folder, cell)))
 
 
 async def test_a_store_that_is_stopped_and_started_again(tmp_path: Path) -> None:

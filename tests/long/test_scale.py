@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from rh_prefect.client import TaskView
 from rh_prefect.flow_runs.journal import FlowRunJournal
@@ -17,7 +18,7 @@ from rh_prefect.prefect_api import disconnect
 from rh_prefect.works.journal.job_records_and_state import jobs_of
 from rh_prefect.works.journal.record_types import Intent
 from rh_prefect.works.run_cancellation import cancel_scope
-from tests.support.servers.prefect_server import PrefectServer, using
+from tests.support.servers.prefect_server import PrefectServer
 from tests.support.world.seeded_run import seed
 
 pytestmark = [pytest.mark.long, pytest.mark.timeout(1800)]
@@ -29,7 +30,7 @@ RUNNING = 50
 @pytest.fixture
 def server(tmp_path: Path, prefect_template: Path) -> Iterator[PrefectServer]:
     server = PrefectServer(tmp_path / "prefect", template=prefect_template)
-    with server, using(server):
+    with server, temporary_settings({PREFECT_API_URL: server.api}):
         yield server
 
 

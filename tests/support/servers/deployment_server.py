@@ -18,12 +18,13 @@ from prefect.client.schemas.actions import WorkPoolCreate
 from prefect.client.schemas.filters import LogFilter, LogFilterFlowRunId
 from prefect.client.schemas.objects import FlowRun, State
 from prefect.flows import load_flow_from_entrypoint
+from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from rh_prefect.flow_runs.journal import FlowRunJournal
 from rh_prefect.works.journal.job_records_and_state import JobView, jobs_of
 from tests.support.processes.end_with_parent import end_with_parent
 from tests.support.processes.flow_process import ROOT
-from tests.support.servers.prefect_server import PrefectServer, using
+from tests.support.servers.prefect_server import PrefectServer
 from tests.support.waiting import until
 
 PREFECT = [sys.executable, "-m", "prefect", "--no-prompt"]
@@ -183,7 +184,7 @@ def workplace(
     with PrefectServer(folder / "prefect", template=template, database=database, settings=_SHORT) as server:
         place = Workplace(server, folder, env)
         try:
-            with using(server):
+            with temporary_settings({PREFECT_API_URL: server.api}):
                 yield place
         finally:
             place.black_out()

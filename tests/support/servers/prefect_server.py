@@ -31,6 +31,7 @@ import stamina
 from prefect import flow
 from prefect.client.orchestration import get_client
 from prefect.context import SettingsContext
+from prefect.events.worker import EventsWorker
 from prefect.settings import (
     PREFECT_API_URL,
     PREFECT_CLIENT_CSRF_SUPPORT_ENABLED,
@@ -251,6 +252,18 @@ def _only_the_server_asked_for(request: pytest.FixtureRequest) -> Iterator[None]
         yield
 
 
+@pytest.fixture(autouse=True)
+def _no_client_of_another_server(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Ends Prefect's clients of a server or proxy that only this test had: later tests would use them."""
+    yield
+    address = request.config.stash.get(_ADDRESS, "")
+    for service in list(EventsWorker._instances.values()):  # type: ignore[misc]  # of all kinds of clients
+        client = getattr(service, "_client", None)
+        url = getattr(client, "api_url", None) or getattr(client, "_api_url", None)
+        if url is not None and str(url).rstrip("/") != address:
+            service._stop()
+
+
 @pytest.fixture
 def prefect_worker_processes(prefect_server: PrefectServer, monkeypatch: pytest.MonkeyPatch) -> None:
     """Has all that Prefect does for a process pool use the session's server.
@@ -261,20 +274,6 @@ def prefect_worker_processes(prefect_server: PrefectServer, monkeypatch: pytest.
     """
     monkeypatch.setenv("PREFECT_API_URL", prefect_server.api)
     monkeypatch.setattr(prefect.context, "GLOBAL_SETTINGS_CONTEXT", SettingsContext.get())
-
-
-@contextmanager
-def using(server: PrefectServer) -> Iterator[None]:
-    """Points this process at a test's own server.
-
-    Prefect keeps one client for the events of a process, and one for each set of limits. At the end they are ended, as
-    they would stay with this server.
-    """
-    with temporary_settings({PREFECT_API_URL: server.api}):
-        try:
-            yield
-        finally:
-            drain_services()
 
 
 def drain_services() -> None:
