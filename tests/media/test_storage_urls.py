@@ -226,16 +226,12 @@ def test_a_forked_process_goes_on_and_does_not_disturb_its_parent(s3: S3Server) 
     # A connection that was taken from the parent would hang for ever.
     options = {**s3.options, "config_kwargs": {"read_timeout": 3600}}
     script = f"""
-        import gc, os
-        from rh_prefect.media.store import MediaStore, link_to
+        import gc
+        from rh_prefect.media.store import MediaStore
+        from tests.support.processes.in_fork import in_fork
         store = MediaStore({s3.url("fork")!r}, options={options!r})
         store.write_bytes("a.txt", b"1")
-        child = os.fork()
-        if not child:
-            store.write_bytes("b.txt", store.read_bytes("a.txt"))
-            gc.collect()
-            os._exit(0)
-        assert os.waitpid(child, 0)[1] == 0
+        in_fork(lambda: (store.write_bytes("b.txt", store.read_bytes("a.txt")), gc.collect()))
         assert store.list() == ["a.txt", "b.txt"]
     """
     done = warm_process.run(["-c", textwrap.dedent(script)])

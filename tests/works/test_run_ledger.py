@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from decimal import Decimal
 from functools import partial
 from pathlib import Path
@@ -38,6 +37,7 @@ from rh_prefect.works.run_ledger import (
 )
 from rh_prefect.works.work_runner import WorkCall
 from tests.support.hypothesis_settings import search
+from tests.support.processes.in_fork import in_fork
 from tests.support.waiting import until
 from tests.support.world.job_records import TASK, intent, ticket, unknown, write
 from tests.support.world.memory_journal import MemoryJournal, MemoryPlace
@@ -105,9 +105,7 @@ def test_a_forked_process_counts_the_costs_of_a_run_again(journal: FolderJournal
     scope = FolderScope(journal)
     tracker = spending_of(scope)
     assert spending_of(scope) is tracker
-    if not (child := os.fork()):
-        os._exit(spending_of(scope) is tracker)
-    assert os.waitpid(child, 0)[1] == 0
+    assert in_fork(lambda: spending_of(scope) is not tracker)
 
 
 def test_the_costs_of_a_run_are_counted_once_while_a_job_uses_them(tmp_path: Path) -> None:

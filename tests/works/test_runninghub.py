@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import re
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -19,6 +18,7 @@ from rh_prefect.works.accounts.account import Account, _accounts, account_of
 from rh_prefect.works.loop_thread import LOOP
 from rh_prefect.works.pool_services import PoolServices, _contexts, pool_services
 from rh_prefect.works.runninghub.provider import RunningHub
+from tests.support.processes.in_fork import in_fork
 
 
 @pytest.fixture
@@ -112,6 +112,4 @@ def test_a_forked_process_opens_its_own_connections(tmp_path: Path) -> None:
 
     LOOP.call_sync(opened())
     assert _accounts and _contexts
-    if not (child := os.fork()):
-        os._exit(len(_accounts) + len(_contexts))
-    assert os.waitpid(child, 0)[1] == 0
+    assert in_fork(lambda: (len(_accounts), len(_contexts))) == (0, 0)

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import signal
@@ -13,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from rh_prefect.client.http_connections import uptime
-from rh_prefect.works.journal import record_types as process_identity
-from rh_prefect.works.journal.record_types import Owner, current_owner, is_surely_dead
+from rh_prefect.works.journal.record_types import Owner, _owner_of, current_owner, is_surely_dead
+from tests.support.processes.in_fork import in_fork
 from tests.support.world.job_records import dead_owner, owner_of, wait_until_dead
 
 
@@ -62,21 +61,11 @@ def test_an_owner_is_equal_after_json() -> None:
     assert owner.started
 
 
-@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")  # Python 3.12 warns where other tests left threads
 def test_a_forked_child_is_another_owner_and_reads_its_own_start() -> None:
     current_owner()
-    reader, writer = os.pipe()
-    child = os.fork()
-    if not child:
-        known = process_identity._owner_of.cache_info().currsize
-        os.write(writer, json.dumps([known, current_owner().model_dump()]).encode())
-        os._exit(0)
-    os.close(writer)
-    with os.fdopen(reader) as pipe:
-        known, facts = json.load(pipe)
-    os.waitpid(child, 0)
-    assert (known, facts["pid"]) == (0, child)
-    assert is_surely_dead(Owner(**facts))
+    known, pid, owner = in_fork(lambda: (_owner_of.cache_info().currsize, os.getpid(), current_owner()))
+    assert (known, owner.pid) == (0, pid)
+    assert is_surely_dead(owner)
 
 
 def test_the_clock_includes_the_sleep_of_a_system_that_measures_it(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -118,10 +107,10 @@ def test_on_a_system_that_tells_no_boot_no_process_is_dead(monkeypatch: pytest.M
         raise FileNotFoundError
 
     monkeypatch.setattr(Path, "read_text", missing)
-    process_identity._owner_of.cache_clear()
+    _owner_of.cache_clear()
     try:
         owner = current_owner()
         assert (owner.boot, owner.started) == ("", "")
         assert not is_surely_dead(owner)
     finally:
-        process_identity._owner_of.cache_clear()
+        _owner_of.cache_clear()

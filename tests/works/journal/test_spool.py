@@ -15,6 +15,7 @@ from rh_prefect.works.journal.identity import work_id
 from rh_prefect.works.journal.journal import LONGEST_SCOPE, FolderJournal
 from rh_prefect.works.journal.record_types import Answer
 from rh_prefect.works.journal.spool import Spool, Spooled
+from tests.support.processes.in_fork import in_fork
 from tests.support.world.job_records import KEY, ticket
 
 TOKEN = "0a" * 16
@@ -170,10 +171,10 @@ def test_a_ticket_is_flushed_off_the_loops_thread_while_there_are_threads(
     assert len(threads) == 1
     assert threading.get_ident() not in threads
     monkeypatch.setattr(threading.Thread, "start", refuse)
-    if not (child := os.fork()):  # a process that has no thread for answers yet
-        try:
-            asyncio.run(spool.save(replace(ENTRY, n=2)))
-        finally:  # an error must not let the copy of this process run the tests that follow
-            os._exit(threading.get_ident() not in threads)
-    assert os.waitpid(child, 0)[1] == 0
+
+    def saves_in_its_own_thread() -> bool:
+        asyncio.run(spool.save(replace(ENTRY, n=2)))
+        return threading.get_ident() in threads
+
+    assert in_fork(saves_in_its_own_thread), "a forked process has no thread for answers yet"
     assert [entry.n for entry in spool.entries()] == [1, 2]
