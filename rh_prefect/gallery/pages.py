@@ -22,7 +22,6 @@ from urllib.parse import quote
 from rh_prefect.display_texts import size_text
 from rh_prefect.errors import RunningHubError
 from rh_prefect.gallery.entries import Entry, amounts_in
-from rh_prefect.local_files import atomic_path
 from rh_prefect.media.media import Media
 from rh_prefect.media.store import LONGEST_LINK, MediaStore, link_to
 
@@ -147,22 +146,11 @@ def _poster(store: MediaStore, file: Media, until: float) -> str:
             picture = store.read_bytes(name)
         else:
             picture = _shape(store, file) if file.kind == "3d" else _small(store, file.uri, until)
-            _keep(store, name, picture)
+            store.write_bytes(name, picture)
     except (RunningHubError, OSError, ValueError) as error:
         _log.info("No small picture of %s is shown: %s", file.uri, error)
         return ""
     return f"data:image/jpeg;base64,{base64.b64encode(picture).decode()}"
-
-
-def _keep(store: MediaStore, name: str, picture: bytes) -> None:
-    """Stores a small picture; in a folder, without a sync to the disk, which would take longer than drawing again."""
-    if store.protocol != "file":
-        store.write_bytes(name, picture)
-        return
-    path = Path(store.uri(name))
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with atomic_path(path, durable=False) as part:
-        part.write_bytes(picture)
 
 
 def _shape(store: MediaStore, file: Media) -> bytes:
