@@ -45,7 +45,7 @@ def with_reports(store: MediaStore, entries: Sequence[Entry]) -> list[Entry]:
                 for file in _files(store, row):
                     steps.setdefault(file, (row["step"], run))  # of the run that made it
     named = (_named_by(one, steps) for one in entries)
-    return sorted([*named, *found.values()], key=lambda one: one.at, reverse=True)
+    return sorted([*named, *found.values()], key=lambda one: (one.at, one.run), reverse=True)
 
 
 def _named_by(entry: Entry, steps: Mapping[str, tuple[str, str]]) -> Entry:

@@ -323,12 +323,13 @@ async def test_a_failed_edit_is_shown_until_its_recipe_has_a_result(rh: Emulator
     store = storage()
     report = Path(end.result.report).read_text()
     (made,) = (one for one in csv.DictReader(report.splitlines()) if one["step"] == "sized")
-    for run, recipe in (("run-20261201-000000-aaaaaaaa", made["recipe"]), ("run-20261201-000000-bbbbbbbb", "0" * 40)):
+    whole, early, late = (f"run-20261201-000000{rest}" for rest in ("-aaaaaaaa", "001-bbbbbbbb", "002-aaaaaaaa"))
+    for run, recipe in ((whole, made["recipe"]), (early, "0" * 40), (late, "1" * 40)):
         row = {**made, "state": "failed", "files": "", "recipe": recipe}
         store.write_bytes(report_name(run), csv_text([*row], [row]).encode())
     entries = with_reports(store, entries_of(store, store))
-    assert [one.run for one in entries if one.file is None] == ["run-20261201-000000-bbbbbbbb"]
-    assert sorted(one.label for one in entries) == ["sign", "sized", "sized"]
+    assert [one.run for one in entries if one.file is None] == [late, early]
+    assert sorted(one.label for one in entries) == ["sign", "sized", "sized", "sized"]
 
 
 async def test_a_failed_take_has_neither_the_cost_nor_the_task_of_the_other_takes(rh: Emulator) -> None:

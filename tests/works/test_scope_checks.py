@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from rh_prefect.works.accounts.pool import Pool
 from rh_prefect.works.journal.journal import FolderJournal
 from rh_prefect.works.journal.record_types import FORMAT, FORMAT_KEY, Format, Record, current_owner
 from rh_prefect.works.journal.scope import (
+    LOCAL_RUN,
     FolderScope,
     Opened,
     begin_attempt,
@@ -133,6 +135,14 @@ async def test_the_last_of_many_numbers_is_found_with_few_reads(last: int, reads
         return 0 < number <= last
 
     assert (await last_number(exists), asked) == (last, reads)
+
+
+def test_the_names_of_runs_sort_by_their_start_times(tmp_path: Path) -> None:
+    names = []
+    for _ in range(6):
+        names.append(new_run(WorksJournal(str(tmp_path)), "film").journal.scope)
+        time.sleep(0.002)
+    assert names == sorted(filter(LOCAL_RUN.fullmatch, names))
 
 
 async def test_the_records_of_a_run_say_how_it_stands(tmp_path: Path) -> None:

@@ -233,8 +233,8 @@ class Ended(Record):
 
 def new_run(works: WorksJournal, pipeline: str) -> FolderScope:
     """Creates the scope of a pipeline run outside of flows; the scope has no file before its first record."""
-    # The names of runs sort by their start times.
-    name = f"run-{datetime.now(UTC):%Y%m%d-%H%M%S}-{uuid.uuid4().hex[:8]}"
+    now = f"{datetime.now(UTC):%Y%m%d-%H%M%S%f}"[:-3]  # to the millisecond, because names sort by their start times
+    name = f"run-{now}-{uuid.uuid4().hex[:8]}"
     opened = Opened(owner=current_owner(), pipeline=pipeline)
     first = {FORMAT_KEY: Format(), _attempt_key(1): opened}
     return FolderScope(works.notes_of(name, first=first), works, pipeline=pipeline)
@@ -273,7 +273,7 @@ async def read_run(works: WorksJournal, name: str) -> RecordedRun | None:
     return RecordedRun(name, opening.pipeline, state, len(claimed))
 
 
-LOCAL_RUN: Final = re.compile(r"run-(\d{4})(\d\d)(\d\d)-(\d\d)(\d\d)(\d\d)-[0-9a-f]{8}")
+LOCAL_RUN: Final = re.compile(r"run-(\d{4})(\d\d)(\d\d)-(\d\d)(\d\d)(\d\d)(?:\d{3})?-[0-9a-f]{8}")
 """Matches the name of a pipeline run outside of flows, which contains the run's start time in UTC."""
 
 _END_KEY = "ended-1"
