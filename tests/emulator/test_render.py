@@ -19,7 +19,7 @@ from PIL import Image, ImageChops, ImageStat
 
 from rh_prefect import catalog
 from rh_prefect.emulator.render import Rendered, Renderer
-from rh_prefect.emulator.render.caption import strip
+from rh_prefect.emulator.render.caption import label
 from rh_prefect.emulator.render.glb_cube import cube
 from rh_prefect.emulator.render.scene import paint
 from rh_prefect.emulator.render.sound import write_sound
@@ -110,10 +110,12 @@ class TestPictures:
     def test_the_prompt_is_written_into_the_picture(self, tmp_path: Path) -> None:
         wide = {"prompt": "a red fox", "aspectRatio": "16:9"}
         (picture,) = pictures(Renderer(tmp_path).render(catalog.get("f-dev"), wide, {}, seed_text="x"))
-        words = np.asarray(strip(picture.size, "a red fox"), np.int16)
+        words = np.asarray(label(picture.size, "a red fox", at_foot=True), np.int16)
         where = words[..., :3].min(axis=2) > 240
         assert where.sum() > 60
         assert np.asarray(picture)[where].mean() > 240
+        rows, columns = (slice(found.min(), found.max()) for found in where.nonzero())
+        assert words[rows, columns, 3].min() > 200, "it is on a ground, and so legible on any picture"
         above = (0, 0, picture.width, picture.height // 3)
         assert difference(paint("a red fox", picture.size).crop(above), picture.crop(above)) < 1
 

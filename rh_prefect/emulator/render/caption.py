@@ -24,41 +24,33 @@ _LENGTHS = (240, 120, 60, 30, 15, 8)
 """Numbers of characters to which a text is cut, until it fits."""
 
 _MARGIN = 0.09
-_LARGEST_PART, _LABEL_PART = 0.075, 0.055
-_LABEL_WIDTH = 0.66
+"""Distance of a caption from the edges, as a share: a slow zoom over the picture keeps the words in view."""
+
+_GROUND = (12, 14, 22, 205)
 
 
 def write(picture: Image.Image, text: str) -> Image.Image:
-    """Returns a copy of an RGB picture with text at its foot.
-
-    The margins are wide enough that a slow zoom over the picture keeps the words in view.
-    """
-    overlay = strip(picture.size, text)
+    """Returns a copy of an RGB picture with text at its foot."""
+    overlay = label(picture.size, text, at_foot=True)
     out = picture.copy()
     out.paste(overlay, (0, 0), overlay)
     return out
 
 
-def strip(size: Size, text: str) -> Image.Image:
-    """Draws text at the foot of a transparent picture (RGBA) of the given size."""
-    overlay = Image.new("RGBA", size)
-    width, height = size
-    letters = _letters(text, size, (width * (1 - 2 * _MARGIN), height * 0.4), _LARGEST_PART)
-    overlay.paste(letters, (round(width * _MARGIN), height - round(height * _MARGIN) - letters.height))
-    return overlay
-
-
-def label(size: Size, text: str) -> Image.Image:
-    """Draws text small on a dark label at the upper left, where the emulator's pictures have no text.
+def label(size: Size, text: str, *, at_foot: bool = False) -> Image.Image:
+    """Draws text on a dark ground: large at the foot, or small at the upper left, where `write` puts no text.
 
     The result is a transparent picture (RGBA) of the given size, made once and pasted on many frames.
     """
-    overlay = Image.new("RGBA", size)
-    letters = _letters(text, size, (size[0] * _LABEL_WIDTH, size[1] * 0.25), _LABEL_PART)
+    overlay, (width, height) = Image.new("RGBA", size), size
+    across, down, part = (1 - 2 * _MARGIN, 0.4, 0.075) if at_foot else (0.66, 0.25, 0.055)
+    letters = _letters(text, size, (width * across, height * down), part)
     if letters.height > 1:
-        left, top, pad = round(size[0] * 0.06), round(size[1] * 0.07), max(2, round(size[1] * 0.02))
+        left, top, pad = round(width * _MARGIN), round(height * _MARGIN), max(2, round(height * 0.02))
+        if at_foot:
+            top = height - top - letters.height
         box = (left - pad, top - pad, left + letters.width + pad, top + letters.height + pad)
-        ImageDraw.Draw(overlay).rounded_rectangle(box, pad, (12, 14, 22, 205))
+        ImageDraw.Draw(overlay).rounded_rectangle(box, pad, _GROUND)
         overlay.alpha_composite(letters, (left, top))
     return overlay
 
