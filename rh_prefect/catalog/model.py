@@ -166,18 +166,16 @@ def decode_price(raw: Mapping[str, Any]) -> PriceTable:
     return PriceTable(**_known(PriceTable, raw) | {"fixed": fixed, "rows": rows})
 
 
-def _immutable(raw: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns fields of the slim file with tuples in place of lists, and pairs in place of objects."""
-    pairs = {key: [*value.items()] if isinstance(value, dict) else value for key, value in raw.items()}
-    return {key: tuple(value) if isinstance(value, list) else value for key, value in pairs.items()}
+def _known(kind: type[Model | Param | PriceTable | Rule], raw: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the fields of a class, with tuples in place of lists, and pairs in place of objects.
 
-
-def _known(kind: type[PriceTable | Rule], raw: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns the fields of a price or rule; further keys, as of a newer version's file, are left out."""
+    Further keys, as of the file of an earlier or a newer version, are left out.
+    """
     known = {field.name: raw[field.name] for field in fields(kind) if field.name in raw}
     if nulls := [field.name for field in fields(kind) if field.default == () and known.get(field.name, ()) is None]:
         raise TypeError(f"{', '.join(nulls)}: null")
-    return _immutable(known)
+    pairs = {key: [*value.items()] if isinstance(value, dict) else value for key, value in known.items()}
+    return {key: tuple(value) if isinstance(value, list) else value for key, value in pairs.items()}
 
 
 ParamType = Literal["string", "enum", "bool", "int", "float", "image", "video", "audio", "json"]
@@ -350,16 +348,10 @@ class Model:
         return f"the nearest is {' or '.join(near)}" if near else f"it has {', '.join(names) or 'no known parameters'}"
 
 
-FORMER_FIELDS = frozenset({"provenance"})
-"""Fields of a model in the data files of earlier versions."""
-
-
 def decode_model(raw: Mapping[str, Any]) -> Model:
     """Reads one model from the slim file."""
-    params, price = raw.get("params", ()), raw.get("price")
+    known, params, price = _known(Model, raw), raw.get("params", ()), raw.get("price")
     named = _params([*params, *raw.get("removed", ())])
-    if nulls := [key for key in ("groups", "aliases", "added") if raw.get(key, ()) is None]:
-        raise TypeError(f"{', '.join(nulls)}: null")
     decoded = {
         "params": named[: len(params)],
         "removed": named[len(params) :],
@@ -367,13 +359,13 @@ def decode_model(raw: Mapping[str, Any]) -> Model:
         "rules": tuple(Rule(**_known(Rule, rule)) for rule in raw.get("rules", ())),
         "price": decode_price(price) if price else None,
     }
-    known = {key: fact for key, fact in raw.items() if key not in FORMER_FIELDS}
-    return Model(**_immutable(known) | decoded)
+    return Model(**known | decoded)
 
 
 def _params(raws: Sequence[Mapping[str, Any]]) -> tuple[Param, ...]:
     frozen = ({"frozen": Form(**form_of(raw))} if "frozen" in raw else {} for raw in raws)
-    return tuple(Param(name=param_name(raw["key"]), **_immutable(raw) | form) for raw, form in zip(raws, frozen))
+    names = ({"name": param_name(raw["key"])} for raw in raws)
+    return tuple(Param(**_known(Param, raw) | name | form) for raw, name, form in zip(raws, names, frozen))
 
 
 def form_of(raw: Mapping[str, Any]) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Any, Literal
 
-from rh_prefect.catalog.model import FORMER_FIELDS, LEAST_PRICE, PLACEHOLDER, is_api_path, param_name, text_of
+from rh_prefect.catalog.model import LEAST_PRICE, PLACEHOLDER, is_api_path, param_name, text_of
 from rh_prefect.errors import InputError
 from rh_prefect.json_snapshot import flaw_of
 
@@ -367,8 +367,8 @@ def _amount(value: object) -> float | None:
 
 
 def _read_own(found: PublicList, endpoint: str, entry: Any) -> None:
-    """Copies an entry of this package's own format, without former fields; `refresh` checks the entry."""
-    found.models[endpoint] = {key: fact for key, fact in dict(entry).items() if key not in FORMER_FIELDS}
+    """Copies an entry of this package's own format unchanged; `refresh` checks the entry."""
+    found.models[endpoint] = dict(entry)
 
 
 _READERS: dict[ListFormat, Callable[[PublicList, str, Any], None]] = {

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from rh_prefect.catalog.hash_compatibility import keep_models
-from rh_prefect.catalog.model import FORMER_FIELDS, Model, class_name, decode_model, is_placeholder, snake_name, words
+from rh_prefect.catalog.model import Model, class_name, decode_model, is_placeholder, snake_name, words
 from rh_prefect.errors import UnknownModelError
 
 SLIM_FILE = Path(__file__).with_name("models.json")
@@ -86,8 +86,6 @@ def in_use(tell: Callable[[str], None]) -> dict[str, Any]:
             model = decode_model(raw)
             if model.price is not None and any(map(is_placeholder, model.price.amounts or (Decimal(0),))):
                 del raw["price"]
-            for field in FORMER_FIELDS & raw.keys():
-                del raw[field]
         version = str(content["version"])
     except FileNotFoundError:
         return own

@@ -6,13 +6,13 @@ import json
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 from rh_prefect.catalog import registry
 from rh_prefect.catalog.data_file import checked, dumps
 from rh_prefect.catalog.hash_compatibility import keep_models
-from rh_prefect.catalog.model import decode_price, param_name
+from rh_prefect.catalog.model import Model, decode_price, param_name
 from rh_prefect.catalog.public_list_parser import TELLS, ListFormat, PublicList, Raw, is_past_day, read_list
 from rh_prefect.errors import InputError
 from rh_prefect.local_files import write_atomic
@@ -58,7 +58,7 @@ def _is_gone(earlier: Mapping[str, Any], later: Mapping[str, Any] | None) -> boo
 def _facts(earlier: Mapping[str, Any], later: Mapping[str, Any]) -> list[str]:
     separate_keys = {"params", "removed", "added", "fed", "price", *_DATES}
     separate_keys |= {"status"} if later.get("status") == "gone" else set()
-    keys = sorted((earlier.keys() | later.keys()) - separate_keys)
+    keys = sorted({field.name for field in fields(Model)} - separate_keys)
     return [key for key in keys if earlier.get(key) != later.get(key)]
 
 

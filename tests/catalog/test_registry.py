@@ -5,12 +5,13 @@ import keyword
 import subprocess
 import sys
 from collections import Counter
+from dataclasses import fields
 
 import pytest
 
 from rh_prefect import catalog
 from rh_prefect.catalog import InputWarning
-from rh_prefect.catalog.model import class_name, decode_model, param_name, snake_name
+from rh_prefect.catalog.model import Model, Param, PriceTable, Rule, class_name, decode_model, param_name, snake_name
 from rh_prefect.catalog.registry import SLIM_FILE
 from rh_prefect.errors import InputError, UnknownModelError
 
@@ -131,10 +132,25 @@ def test_models_that_the_lists_lack_are_there() -> None:
 _RAW = {"name": "acme/x", "endpoint": "acme/x", "output": "image", "family": "acme"}
 
 
-def test_a_price_and_a_rule_may_have_keys_of_a_later_version() -> None:
-    price, rule = {"unit": "call", "fixed": 1}, {"kind": "one", "params": ["a", "b"]}
-    later = decode_model({**_RAW, "price": {**price, "later": 1}, "rules": [{**rule, "later": 1}]})
-    assert later == decode_model({**_RAW, "price": price, "rules": [rule]})
+def test_each_part_of_a_model_may_have_keys_of_another_version() -> None:
+    def read(more: dict[str, object]) -> Model:
+        price, rule = {"unit": "call", "fixed": 1, **more}, {"kind": "one", "params": ["a", "b"], **more}
+        param = {"key": "a", "type": "string", **more}
+        return decode_model({**_RAW, "price": price, "rules": [rule], "params": [param], **more})
+
+    assert read({"later": 1}) == read({})
+
+
+def test_the_packages_own_data_has_only_keys_that_are_read() -> None:
+    raws = json.loads(SLIM_FILE.read_bytes())["models"]
+    parts = {
+        Model: raws,
+        Param: [param for raw in raws for param in raw["params"]],
+        Rule: [rule for raw in raws for rule in raw.get("rules", ())],
+        PriceTable: [raw["price"] for raw in raws if "price" in raw],
+    }
+    for kind, found in parts.items():
+        assert {key for raw in found for key in raw} <= {field.name for field in fields(kind)}
 
 
 @pytest.mark.parametrize(
