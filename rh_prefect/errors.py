@@ -40,6 +40,9 @@ NextTask = Literal["at_once", "later", "never"]
 HTTP_401: Final = "HTTP 401"
 """The code for a rejected key if RunningHub's HTTP 401 response contains no code."""
 
+NOT_PAID: Final = "Nothing was paid for this job."
+"""The sentence about a job that RunningHub has refused."""
+
 REDIRECTS: Final = frozenset({301, 307, 308})
 """HTTP statuses that ask for the same request at another address; 302 and 303 may follow a processed request."""
 
@@ -506,7 +509,7 @@ CODES: dict[str, Code] = {
 
 _REDIRECTED = Code(
     RequestRejected,
-    "the base URL leads to another address, and redirects are not followed, so nothing was processed or paid",
+    "the base URL leads to another address, and redirects are not followed",
     "correct RH_BASE_URL, or the base URL in the credentials block",
 )
 _OF_HTTP = {
@@ -534,15 +537,19 @@ def explain(code: str, reason: str = "", *, submitting: bool = False) -> Code:
     return _NO_ROW_ON_SUBMIT if submitting else _NO_ROW
 
 
-def api_error(code: str, reason: str = "", *, doing: str, submitting: bool = False, **facts: Any) -> ApiError:
+def api_error(
+    code: str, reason: str = "", *, doing: str, submitting: bool = False, refused: bool = False, **facts: Any
+) -> ApiError:
     """Returns the exception for an answer from RunningHub.
 
-    The message begins with `doing`, as in "submit to kling-v2.6-pro/image-to-video"; `facts` are further attributes.
+    The message begins with `doing`, as in "submit to kling-v2.6-pro/image-to-video"; with `refused`, it says that
+    nothing was paid. `facts` are further attributes.
     """
     row = explain(code, reason, submitting=submitting)
     scope = row.account_scope or row.error.account_scope
     quote = f' RunningHub said: "{reason}".' if reason else ""
-    message = f"{doing}: {row.meaning} (code {code}).{quote} What to do: {row.advice}."
+    paid = f" {NOT_PAID}" if refused else ""
+    message = f"{doing}: {row.meaning} (code {code}).{quote}{paid} What to do: {row.advice}."
     return row.error(
         message, code=code, reason=reason, advice=row.advice, no_slot=row.no_slot, account_scope=scope, **facts
     )

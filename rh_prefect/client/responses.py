@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Final
+from typing import Any, Final
 
 from rh_prefect.client.json_values import compact, first_text, loads, rows, table, text, unfold
 from rh_prefect.client.wire.task import (
@@ -92,7 +92,7 @@ class ApiResponse:
             raise no_answer(self.ask, "the response reports success but contains no list")
         return [row for row in data if isinstance(row, dict)]
 
-    def error(self, **facts: object) -> ApiError | ResponseLost:
+    def error(self, **facts: Any) -> ApiError | ResponseLost:
         """Returns the error for the response's code."""
         ask = self.ask
         if ask.paid and explain(self.code, self.reason, submitting=True).retry == "pending":

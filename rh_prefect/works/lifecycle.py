@@ -229,7 +229,8 @@ def _raise_unless_temporary(policy: Policy, refused: Answer, undelivered: int) -
     if refused.code == NOT_SENT:
         raise InputError(f"{policy.title}: {refused.reason}")
     if refused.retry != "throttled":
-        raise api_error(refused.code, refused.reason, doing=f"{policy.title}: submit to {policy.endpoint}")
+        doing = f"{policy.title}: submit to {policy.endpoint}"
+        raise api_error(refused.code, refused.reason, doing=doing, refused=True)
 
 
 async def _settle_unknown(steps: Steps, submit: Submit, progress: _Progress) -> None:

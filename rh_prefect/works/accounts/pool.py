@@ -14,6 +14,7 @@ from typing import TypeAlias, TypeVar
 
 from rh_prefect.bounded_caches_and_locks import LruCache, SingleFlight
 from rh_prefect.errors import (
+    NOT_PAID,
     AccountError,
     ApiError,
     ConfigError,
@@ -170,8 +171,8 @@ class Pool:
         last = list(refusals.values())[-1]
         row = explain(last.code, last.reason)
         return row.error(
-            f"{job}: no account of pool {self.name!r} accepts {model}. {reasons}. Nothing was paid for this job. What "
-            "to do: repair one of these accounts, or add another account to the pool, and run again.",
+            f"{job}: no account of pool {self.name!r} accepts {model}. {reasons}. {NOT_PAID} What to do: "
+            "repair one of these accounts, or add another account to the pool, and run again.",
             code=last.code,
             reason=last.reason,
             retry=row.retry,
