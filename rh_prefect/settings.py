@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import re
 from decimal import Decimal
 from pathlib import Path
 from typing import Annotated, Any, Final
+from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
 
 from pydantic import Field, SecretStr, ValidationError, field_validator
@@ -122,6 +124,39 @@ def _unusable(error: ValidationError | SettingsError) -> str:
         for one in error.errors()
     )
     return f"A setting cannot be used: {wrong}. What to do: correct the setting."
+
+
+def is_http_address(url: str) -> bool:
+    """Returns whether a string is an http or https URL of a host, possibly with a port and a path, and nothing else."""
+    try:
+        parts = urlsplit(url)
+        _ = parts.port, (parts.hostname or "").encode("idna")
+    except ValueError:  # brackets around something else than an IPv6 address, a wrong port, or an empty part of a host
+        return False
+    is_plain = not (parts.query or parts.fragment or "@" in url or re.search(r"\s", url))
+    return parts.scheme in ("http", "https") and bool(re.fullmatch(r"[\w.:-]+", parts.hostname or "")) and is_plain
+
+
+def usable_site(url: str) -> str:
+    """Returns RunningHub's base URL without a slash at its end; raises `ValueError` if it cannot be used."""
+    url = url.strip().rstrip("/")
+    if not is_http_address(url):  # not quoted, because it may contain a password
+        raise ValueError(
+            "the site must be a URL that starts with https:// (or http:// for an emulator) and a host, without spaces, "
+            "a user or a query"
+        )
+    return url
+
+
+def checked_site(url: str) -> str:
+    """Returns RunningHub's base URL like `usable_site`; raises `ConfigError` if it cannot be used."""
+    try:
+        return usable_site(url)
+    except ValueError as error:
+        raise ConfigError(
+            f"The base URL cannot be used: {error}. What to do: set RH_BASE_URL to an address such as "
+            "https://www.runninghub.cn."
+        ) from None
 
 
 _LOOPBACK: Final = frozenset({"localhost", "127.0.0.1", "::1"})  # where the emulator is

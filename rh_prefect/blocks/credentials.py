@@ -9,6 +9,7 @@ from prefect.blocks.core import Block
 from pydantic import AfterValidator, ConfigDict, Field, SecretStr, field_validator
 
 from rh_prefect.errors import ConfigError
+from rh_prefect.settings import usable_site
 
 if TYPE_CHECKING:
     from rh_prefect.client import Client
@@ -65,10 +66,7 @@ class RunningHubCredentials(CredentialsBlock):
     @field_validator("base_url")
     @classmethod
     def _check_url(cls, value: str) -> str:
-        value = value.strip().rstrip("/")
-        if not value.startswith(("http://", "https://")):
-            raise ValueError("the site must be a URL that starts with https:// (or http:// for an emulator)")
-        return value
+        return usable_site(value)
 
     def get_client(self) -> Client:
         """Opens a client for this account.

@@ -33,6 +33,7 @@ from rh_prefect.client.wire.account_files_and_assets import (
 )
 from rh_prefect.client.wire.task import TaskView
 from rh_prefect.errors import ConfigError, InputError, MediaError, PriceUnknown
+from rh_prefect.settings import checked_site
 
 DEFAULT_BASE_URL: Final = "https://www.runninghub.cn"
 V1Submit = Literal["/task/openapi/create", "/task/openapi/ai-app/run", "/task/openapi/quick-ai-app/run"]
@@ -93,7 +94,7 @@ class Client:
     ) -> None:
         # This replaces the plain key before anything else can fail: a traceback may show the variables of this frame.
         api_key = _usable_key(api_key)
-        self._base_url = _usable_url(base_url)
+        self._base_url = httpx.URL(checked_site(base_url))
         self._session = Session(
             api_key, self._base_url, submit_timeout=submit_timeout, pace_seconds=pace_seconds, transport=transport
         )
@@ -339,18 +340,3 @@ def _usable_key(api_key: str | SecretStr) -> SecretStr:
             "RunningHub's site."
         )
     return api_key
-
-
-def _usable_url(base_url: str) -> httpx.URL:
-    try:
-        url = httpx.URL(base_url.strip())
-    except httpx.InvalidURL:
-        url = httpx.URL()
-    has_more = url.userinfo or url.query or url.fragment
-    if has_more or url.scheme not in {"http", "https"} or not url.host:
-        # The URL is not quoted: it may contain a password.
-        wrong = "contains more than an address, such as a key" if has_more else "is not valid"
-        raise ConfigError(
-            f"The base URL {wrong}. What to do: set RH_BASE_URL to an address such as https://www.runninghub.cn."
-        )
-    return url

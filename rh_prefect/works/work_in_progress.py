@@ -7,13 +7,12 @@ import re
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
-from urllib.parse import urlsplit
 
 from pydantic import SecretStr
 
 from rh_prefect.errors import ConfigError, JournalError
 from rh_prefect.media.store import MediaStore
-from rh_prefect.settings import Settings
+from rh_prefect.settings import Settings, is_http_address
 from rh_prefect.works.accounts.account import Account
 from rh_prefect.works.accounts.pool import Lease
 from rh_prefect.works.checked_request import JobRequest
@@ -53,7 +52,7 @@ def callback_of(settings: Settings) -> Callback | None:
     if not settings.webhook_url:
         return None
     url = settings.webhook_url.strip().rstrip("/")
-    if not _is_address(url):
+    if not is_http_address(url):
         raise ConfigError(
             "RH_WEBHOOK_URL is not a valid address of a webhook receiver. Nothing was sent. What to do: set it to the "
             "address at which RunningHub can reach `rh-prefect webhook serve`, as in https://hooks.example.net; or "
@@ -65,16 +64,6 @@ def callback_of(settings: Settings) -> Callback | None:
             "the token that `rh-prefect webhook serve` shows; or unset RH_WEBHOOK_URL to use polling."
         )
     return Callback(url, usable_token(settings.webhook_token))
-
-
-def _is_address(url: str) -> bool:
-    try:
-        parts = urlsplit(url)
-        _ = parts.port
-    except ValueError:  # brackets around something else than an IPv6 address, or a port that is no number
-        return False
-    is_plain = not (parts.query or parts.fragment or "@" in url or re.search(r"\s", url))
-    return parts.scheme in ("http", "https") and bool(parts.hostname) and is_plain
 
 
 def usable_token(token: SecretStr) -> SecretStr:

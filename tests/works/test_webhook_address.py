@@ -81,6 +81,7 @@ async def test_a_refusal_that_repeats_the_address_is_recorded_without_the_secret
         ("https://hooks.example.net/?a=b", TOKEN, "not a valid address of a webhook receiver"),
         ("https://[your-host]:8000", TOKEN, "not a valid address of a webhook receiver"),
         ("https://hooks.example.net:abc", TOKEN, "not a valid address of a webhook receiver"),
+        ("https://<your-host>", TOKEN, "not a valid address of a webhook receiver"),
         ("https://my host", TOKEN, "not a valid address of a webhook receiver"),
         ("https://hooks.example.net", None, "RH_WEBHOOK_TOKEN is not"),
         ("https://hooks.example.net", "short", "must consist of 16"),

@@ -15,12 +15,12 @@ from rh_prefect.pipelines.plan.take_chooser import EqualRequests
 from rh_prefect.pipelines.planning_values import Span, Unknown
 from rh_prefect.pipelines.site_graphs import SavedGraphs
 from rh_prefect.pipelines.takes_file import Choices
-from rh_prefect.settings import get_settings
+from rh_prefect.settings import checked_site, get_settings
 
 
 def site_of(base_url: str) -> str:
     """Returns the host in RunningHub's base URL; the host is part of each request's identity."""
-    return urlsplit(base_url).hostname or base_url
+    return str(urlsplit(checked_site(base_url)).hostname)
 
 
 @dataclass(frozen=True, kw_only=True)
