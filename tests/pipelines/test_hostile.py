@@ -13,6 +13,7 @@ from xml.etree.ElementTree import fromstring
 
 import pytest
 
+from rh_prefect import catalog
 from rh_prefect.errors import InputError, StoreError
 from rh_prefect.media.input_access_policy import current_access
 from rh_prefect.pipelines import input_reader
@@ -251,6 +252,15 @@ def test_files_under_a_prefix_are_counted(tmp_path: Path) -> None:
         photo(tmp_path / f"{number}.png")
     with pytest.raises(InputError, match="more than 2 files"):
         input_reader.list_files(str(tmp_path), "image", {}, most=2)
+
+
+def test_a_folder_lists_each_type_that_a_model_takes_once(tmp_path: Path) -> None:
+    taken = {(param.type, end) for model in catalog.models() for param in model.file_params for end in param.accept}
+    for end in {"ogg", *(end for _, end in taken)}:
+        (tmp_path / f"a.{end}").touch()
+    listed = {kind: input_reader.list_files(str(tmp_path), kind, {}) for kind in ("image", "video", "audio")}
+    found = {(kind, file.rpartition(".")[2]) for kind, files in listed.items() for file in files}
+    assert found == {("audio", "ogg"), *taken}
 
 
 def test_the_error_of_a_prefix_that_cannot_be_listed_names_the_prefix() -> None:
