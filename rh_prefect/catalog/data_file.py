@@ -66,8 +66,6 @@ def checked(raw: Mapping[str, Any]) -> Model:
     amounts = [LEAST_PRICE] if model.price is None else model.price.amounts
     if not amounts or min(amounts) < LEAST_PRICE or max(amounts) >= PLACEHOLDER:
         raise InputError(f"a price is missing, below {LEAST_PRICE}, or {PLACEHOLDER} or more")
-    if len({param.name for param in model.known_params}) < len(model.known_params):
-        raise InputError("a parameter is listed twice")
     for param in model.known_params:
         if flaw := _flaw(param):
             raise InputError(f"parameter {param.key.strip()!r}: {flaw}")

@@ -349,9 +349,16 @@ class Model:
 
 
 def decode_model(raw: Mapping[str, Any]) -> Model:
-    """Reads one model from the slim file."""
+    """Reads one model from the slim file; raises `InputError` if two parameters have the same name in Python."""
     known, params, price = _known(Model, raw), raw.get("params", ()), raw.get("price")
     named = _params([*params, *raw.get("removed", ())])
+    keys: dict[str, str] = {}
+    for param in named:
+        key = param.key.strip()
+        if param.name in keys:  # a value for the one could be sent as the other
+            both = f"{keys[param.name]!r} and {key!r}"
+            raise InputError(f"{raw['endpoint']}: the parameters {both} would both be called {param.name} in Python")
+        keys[param.name] = key
     decoded = {
         "params": named[: len(params)],
         "removed": named[len(params) :],

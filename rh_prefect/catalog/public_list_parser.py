@@ -170,8 +170,8 @@ def _read_public(found: PublicList, literal: str, entry: Any) -> None:
     params: dict[str, Raw] = {}
     for raw in raws:
         param, flaws = _param(raw)
-        if param is not None and params.setdefault(param_name(param["key"]), param) is not param:
-            flaws = [f"{param['key'].strip()}: it is listed twice; the first one is used"]
+        if param is not None and (first := params.setdefault(param_name(param["key"]), param)) is not param:
+            flaws = [f"{param['key'].strip()}: it has the name of {first['key'].strip()} in Python, and is left out"]
         found.flaws.extend(f"{literal}: {flaw}" for flaw in flaws)
     is_marked = endpoint != literal or bool(_MARK_OF_NAME.search(str(entry.get("name_en", ""))))
     found.models[endpoint] = {

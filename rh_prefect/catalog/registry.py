@@ -14,7 +14,7 @@ from typing import Any
 
 from rh_prefect.catalog.hash_compatibility import keep_models
 from rh_prefect.catalog.model import Model, class_name, decode_model, is_placeholder, snake_name, words
-from rh_prefect.errors import UnknownModelError
+from rh_prefect.errors import InputError, UnknownModelError
 
 SLIM_FILE = Path(__file__).with_name("models.json")
 """The package's own data, written by `python -m rh_prefect.catalog.generated_files` and never edited by hand."""
@@ -89,7 +89,7 @@ def in_use(tell: Callable[[str], None]) -> dict[str, Any]:
         version = str(content["version"])
     except FileNotFoundError:
         return own
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, ArithmeticError, InputError) as error:
         tell(f"This user's models in {file} cannot be read ({error!r})")
         return own
     if is_older(version, str(own["version"])):

@@ -154,6 +154,10 @@ def test_a_part_that_cannot_be_used_is_named_and_the_parameter_kept(
         (node("acme/a", field("n", "INT", max=10**400)), "entry 1: it contains a number of more than 300 digits"),
         (node("acme/../b"), "entry 1: it has no valid endpoint"),
         (node("acme/b"), "acme/b: it is listed twice; another entry is used"),
+        (
+            node("acme/a", field("imageUrl", "IMAGE"), field("image_url", "IMAGE")),
+            "acme/a: image_url: it has the name of imageUrl in Python, and is left out",
+        ),
         (node("acme/a", {"type": "INT"}), "acme/a: a parameter without a usable key (None) is left out"),
     ],
 )

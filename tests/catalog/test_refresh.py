@@ -86,6 +86,12 @@ def entry(endpoint: str, *params: dict[str, Any], output: str = "image") -> dict
     return {"endpoint": endpoint, "name_en": endpoint, "output_type": output, "params": list(params)}
 
 
+def of_mine(**more: object) -> str:
+    """The text of a user's file with one model."""
+    facts = {"name": "new", "endpoint": "z-image/new", "output": "image", "family": "z-image", "params": [], **more}
+    return json.dumps({"version": "2999-01-01", "source": "x", "models": [facts]})
+
+
 TURBO = "rhart-image/z-image/turbo"
 PROMPT = {"key": "prompt", "type": "STRING", "required": True, "maxLength": 7, "default": "a sample"}
 
@@ -243,7 +249,16 @@ def test_a_file_that_cannot_be_used_leaves_all_as_it_was(mine: Mine, content: st
 
 
 @pytest.mark.parametrize(
-    ("content", "said"), [("{", "cannot be read"), ('{"version": "2020-01-01", "models": []}', "has newer ones")]
+    ("content", "said"),
+    [
+        ("{", "cannot be read"),
+        ('{"version": "2020-01-01", "models": []}', "has newer ones"),
+        (of_mine(price={"unit": "call", "fixed": "abc"}), "cannot be read"),
+        (
+            of_mine(params=[{"key": key, "type": "image"} for key in ("imageUrl", "image_url")]),
+            "'image_url' would both be called image_url in Python",
+        ),
+    ],
 )
 def test_a_users_file_that_cannot_be_used_is_left_aside_with_a_warning(mine: Mine, content: str, said: str) -> None:
     mine.file.parent.mkdir()
@@ -339,7 +354,7 @@ def test_the_packages_own_data_file_is_a_list_too() -> None:
         ({"params": [{"key": "a", "type": "enum", "required": False}]}, "no options"),
         ({"params": [{"key": "a", "type": "int", "required": False, "min": 5, "max": 1}]}, "greater than its maximum"),
         ({"params": [{"key": "a", "type": "string", "required": False, "max_length": -1}]}, "a limit allows no value"),
-        ({"params": [{"key": "a", "type": "int", "required": False}] * 2}, "listed twice"),
+        ({"params": [{"key": "a", "type": "int", "required": False}] * 2}, "both be called a in Python"),
     ],
 )
 def test_an_entry_that_would_break_later_is_refused_now(mine: Mine, change: dict[str, Any], flaw: str) -> None:
