@@ -69,7 +69,7 @@ class FlowRunJournal(Journal):
         if check_key(key) not in log.records.texts:  # an existing record never changes
             await log.read()
         text = log.records.texts.get(key)
-        return None if text is None else dict(json.loads(text))
+        return None if text is None else self.decode(key, text)
 
     def is_absent(self, key: str, *, max_age: float) -> bool:
         """Returns whether a record was absent at the last read; see `Journal.is_absent`."""
@@ -90,7 +90,7 @@ class FlowRunJournal(Journal):
 
     async def job(self, job_key: str) -> dict[str, JSON]:
         """Reads all records of one job; see `Journal.job`."""
-        return _decoded((await self._log().read()).job(job_key))
+        return self._decoded((await self._log().read()).job(job_key))
 
     async def names(self) -> AsyncIterator[str]:
         """Lists the keys of the records of all jobs; see `Journal.names`."""
@@ -101,11 +101,14 @@ class FlowRunJournal(Journal):
         """Reads the records of all jobs; see `Journal.jobs`."""
         records = await self._log().read()
         for name in records.jobs():
-            yield name, _decoded(records.job(name))
+            yield name, self._decoded(records.job(name))
 
     async def notify_of_ends(self, poller: Poller) -> None:
         """Registers a poller for the ends of tasks; see `Journal.notify_of_ends`."""
         task_end_events.subscribe(poller)
+
+    def _decoded(self, records: Mapping[str, str]) -> dict[str, JSON]:
+        return {key: self.decode(key, text) for key, text in records.items()}
 
     def _log(self) -> RecordLog:
         """Returns this event loop's log of the flow run; all journals of the run on the loop share it."""
@@ -117,10 +120,6 @@ class FlowRunJournal(Journal):
             log = logs[key] = RecordLog(self._inputs)
         self._used = log
         return log
-
-
-def _decoded(records: Mapping[str, str]) -> dict[str, JSON]:
-    return {key: json.loads(text) for key, text in records.items()}
 
 
 def _make_room(logs: UsedObjects[_LogKey, RecordLog]) -> None:

@@ -283,9 +283,11 @@ async def _new_group(flow_run_id: UUID) -> SuspendGroup:
     if is_retried_in_process(flow_run):
         # Prefect 3.9 hands such a run to no worker, even when it is resumed: it would stay `Resuming`.
         raise _StaysError("the flow's own `retries` have started this attempt, and no worker would resume it.")
-    records = await LOOP.call(FlowRunJournal(flow_run_id).job(SUSPEND))
+    journal = FlowRunJournal(flow_run_id)
+    records = await LOOP.call(journal.job(SUSPEND))
     # Prefect has no key of a suspension that was recorded but did not happen.
     keys = pause_keys(flow_run)
     numbers = sorted(int(name.removeprefix(f"{SUSPEND}-")) for name in records)
-    had = [Suspension.model_validate(records[f"{SUSPEND}-{n}"]) for n in numbers if f"{PAUSE_KEY}{n}" in keys]
+    names = [f"{SUSPEND}-{n}" for n in numbers if f"{PAUSE_KEY}{n}" in keys]
+    had = [journal.parse(name, Suspension, records[name]) for name in names]
     return SuspendGroup(flow_run_id, had=had, count=len(records), longest=get_settings().suspend_seconds)

@@ -153,10 +153,10 @@ class SuspendedRunResumer:
         return False
 
     async def _watch(self, run: FlowRun, record: str) -> _Watched | None:
-        recorded = await FlowRunJournal(run.id).read(record)
-        if recorded is None:
+        suspension = await FlowRunJournal(run.id).read_as(record, Suspension)
+        if suspension is None:
             return None
-        watched = self._watched[run.id, record] = _Watched(run.id, Suspension.model_validate(recorded))
+        watched = self._watched[run.id, record] = _Watched(run.id, suspension)
         return watched
 
     def start(self) -> None:

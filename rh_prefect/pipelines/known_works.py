@@ -229,7 +229,7 @@ class StoredWorks(KnownWorks):
 
     async def _state(self, query: WorkQuery) -> KnownWork | None:
         async with self._gate:
-            view = JobView.parse(query.work, await self._works.job(query.work))
+            view = JobView.parse(self._works, query.work, await self._works.job(query.work))
         cost = sum(map(_cost_of, view.submits), Decimal(0))
         for submit in view.submits:
             state = _state_of(submit, query.shape)

@@ -90,12 +90,6 @@ class _NameState:
         return next((one.file for one in self.saved.values() if one.source == file.sha256), None)
 
 
-def _read(records: Mapping[str, Mapping[str, Any]]) -> tuple[dict[str, SavedName], dict[str, str]]:
-    """Returns `saved` and `stamps` of the records of a name; see `_NameState`."""
-    stamps = {one["stamp"]: one["sha256"] for one in records.values() if "stamp" in one}
-    return {one["sha256"]: SavedName.model_validate(one) for one in records.values() if "stamp" not in one}, stamps
-
-
 class SavedNames:
     """Saves results under names in one store, and records which content was saved under each name."""
 
@@ -159,7 +153,7 @@ class SavedNames:
 
         The name alone proves nothing: a user can replace the file, and storages with the same records have equal names.
         """
-        saved, stamps = _read(known)
+        saved, stamps = self._parse(known)
         own = {content for content, one in saved.items() if one.pipeline == self._pipeline}
         if not own:
             return False
@@ -170,7 +164,14 @@ class SavedNames:
     async def _look(self, name: str) -> _NameState:
         key = _key_of(name)
         size, known = await LOOP.in_file_thread(self._store.size, name), await self._records.job(key)
-        return _NameState(name, key, size, *_read(known))
+        return _NameState(name, key, size, *self._parse(known))
+
+    def _parse(self, records: Mapping[str, Mapping[str, Any]]) -> tuple[dict[str, SavedName], dict[str, str]]:
+        """Returns `saved` and `stamps` of the records of a name; see `_NameState`."""
+        parse = self._records.parse
+        stamps = [parse(key, SavedStamp, one) for key, one in records.items() if "-stamp-" in key]
+        saved = [parse(key, SavedName, one) for key, one in records.items() if "-stamp-" not in key]
+        return {one.sha256: one for one in saved}, {one.stamp: one.sha256 for one in stamps}
 
     async def _content(self, there: _NameState, file: Media) -> str:
         """Returns the hash of the file at a name; reads the file unless its state is recorded.

@@ -166,8 +166,8 @@ class Rounds:
         key = f"{choice}-takes"
         if new and (self._run is None or await self._create(key, Decided(takes=tuple(new)))):
             return new
-        noted = await self._records.read(key)
-        return new if noted is None else Decided.model_validate(noted).takes
+        noted = await self._records.read_as(key, Decided)
+        return new if noted is None else noted.takes
 
     async def leave(self, *, is_complete: bool, waits_for_review: bool = False) -> None:
         """Records that this run no longer works on its round; closes the round if `is_complete`."""
@@ -225,8 +225,8 @@ class Rounds:
     @staticmethod
     async def _noted(run: Journal, note: str) -> int | None:
         """Returns the number of the round that a flow run has noted; None if it has noted none."""
-        noted = await run.read(note)
-        return None if noted is None else NotedRound.model_validate(noted).n
+        noted = await run.read_as(note, NotedRound)
+        return None if noted is None else noted.n
 
     async def _expected(self, key: str) -> Round:
         """Returns the round of a run that would start now."""
@@ -268,24 +268,26 @@ class Rounds:
         """Reads the records of round `n`."""
         scope = f"{key}-{n}"
         holders = await last_number(lambda number: self._exists(f"{scope}-holder-{number}"))
-        last = [f"{scope}-{what}-{holders}" for what in ("holder", "suspended", "left")]
-        begun, held, suspended, left, closed = await asyncio.gather(
-            *map(self._records.read, [scope, *last, f"{scope}-closed-1"])
+        begun, holder, suspended, left, is_closed = await asyncio.gather(
+            self._records.read_as(scope, Begun),
+            self._records.read_as(f"{scope}-holder-{holders}", Holder),
+            self._records.read_as(f"{scope}-suspended-{holders}", Suspended),
+            self._records.read_as(f"{scope}-left-{holders}", Left),
+            self._exists(f"{scope}-closed-1"),
         )
-        holder = None if held is None else Holder.model_validate(held)
         alive = await self._alive_at(holder.flow_run) if holder is not None and left is None else None
-        times = [datetime.fromisoformat(one["at"]) for one in (begun, held, suspended, left) if one is not None]
+        times = [datetime.fromisoformat(one.at) for one in (begun, holder, suspended, left) if one is not None]
         times += [alive] if alive is not None else []
         return RoundState(
             n=n,
             began=times[0] if begun is not None else self._now(),
-            begun_by="" if begun is None else Begun.model_validate(begun).flow_run,
+            begun_by="" if begun is None else begun.flow_run,
             seen=max(times, default=self._now()),
-            is_closed=closed is not None,
+            is_closed=is_closed,
             holders=holders,
             holder=holder,
-            suspended=None if suspended is None else Suspended.model_validate(suspended),
-            left=None if left is None else Left.model_validate(left),
+            suspended=suspended,
+            left=left,
         )
 
     async def _exists(self, key: str) -> bool:
@@ -300,7 +302,9 @@ async def leave_rounds(run: Journal, records: Journal) -> None:
     """Records that a cancelled run no longer works on its rounds, so that the next run does not wait for it."""
     rounds = Rounds(records, deployment=COMMAND_LINE)  # only reads by key, which contains the real deployment
     for note in [name async for name in run.names() if name.endswith(_NOTE)]:
-        key, n = note.removesuffix(_NOTE), NotedRound.model_validate(await run.read(note)).n
+        if (noted := await run.read_as(note, NotedRound)) is None:
+            continue
+        key, n = note.removesuffix(_NOTE), noted.n
         state = await rounds.read(key, n)
         if state.holder is not None and state.holder.flow_run == run.scope and state.left is None:
             await records.create(f"{key}-{n}-left-{state.holders}", Left().model_dump(mode="json"))

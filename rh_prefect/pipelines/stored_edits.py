@@ -14,8 +14,6 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
-from pydantic import ValidationError
-
 from rh_prefect.json_snapshot import converted
 from rh_prefect.media.input_files import fetch, naming
 from rh_prefect.media.media import Media
@@ -24,7 +22,7 @@ from rh_prefect.media.store import MediaStore
 from rh_prefect.pipelines.plan.work_identity import recipe_id
 from rh_prefect.settings import Settings
 from rh_prefect.works.journal.identity import media_mark
-from rh_prefect.works.journal.journal import FolderJournal, UnreadableRecord
+from rh_prefect.works.journal.journal import FolderJournal
 from rh_prefect.works.journal.record_types import Record
 from rh_prefect.works.journal.works_journal import FILES, options_of_records, records_url
 from rh_prefect.works.loop_thread import LOOP
@@ -77,7 +75,7 @@ class EditResults:
     async def read_many(self, recipes: Iterable[str]) -> dict[str, EditResult]:
         """Returns the existing results of many recipes, by recipe."""
         found = await self._records.read_many(f"{recipe}-result" for recipe in recipes)
-        return {key.removesuffix("-result"): _parse(key, record) for key, record in found.items()}
+        return {key.removesuffix("-result"): self._records.parse(key, EditResult, one) for key, one in found.items()}
 
     async def make(
         self, edit: str, params: Mapping[str, Any], *, counts_as: Mapping[str, str] | None = None
@@ -110,18 +108,14 @@ class EditResults:
     async def _results(self, recipe: str) -> AsyncIterator[EditResult]:
         """Yields the first result of a recipe, and those of later renderings."""
         keys = chain([f"{recipe}-result"], (f"{recipe}-further-{n}" for n in count(1)))
-        while (found := await self._read(next(keys))) is not None:
+        while (found := await self._records.read_as(next(keys), EditResult)) is not None:
             yield found
-
-    async def _read(self, key: str) -> EditResult | None:
-        record = await self._records.read(key)
-        return None if record is None else _parse(key, record)
 
     async def _record(self, recipe: str, made: EditResult, *, is_ours: bool) -> EditOutput:
         """Records the first result of a recipe; if another process was faster, returns the other result."""
-        if await self._records.create(f"{recipe}-result", made.model_dump(mode="json")):
+        first = await self._records.ensure(f"{recipe}-result", made)
+        if first is made:
             return EditOutput(made, self.located(made), is_new=True)
-        first = await self._read(f"{recipe}-result") or made
         if is_ours and made.file is not None and not _is_same(first, made):
             await LOOP.in_file_thread(self._store.delete, made.file.uri)  # nothing refers to it
         return EditOutput(first, self.located(first), is_new=False)
@@ -129,11 +123,8 @@ class EditResults:
     async def _record_further(self, recipe: str, first: EditResult, again: EditResult) -> None:
         """Records a file that was rendered again, unless one with the same content is recorded."""
         found, numbers = first, count(1)
-        while not _is_same(found, again):
-            key = f"{recipe}-further-{next(numbers)}"
-            if await self._records.create(key, again.model_dump(mode="json")):
-                return
-            found = await self._read(key) or again
+        while found is not again and not _is_same(found, again):
+            found = await self._records.ensure(f"{recipe}-further-{next(numbers)}", again)
 
     def _render(self, edit: str, params: Mapping[str, Any], scratch: Path) -> Path | str:
         from rh_prefect.pipelines.edit_rendering import render  # most runs render nothing, and numpy takes 17 MB
@@ -206,13 +197,3 @@ def as_recorded(params: Mapping[str, Any], counts_as: Mapping[str, str]) -> dict
 
 def _is_same(one: EditResult, other: EditResult) -> bool:
     return one.file is not None and other.file is not None and one.file.sha256 == other.file.sha256
-
-
-def _parse(key: str, record: Mapping[str, Any]) -> EditResult:
-    try:
-        return EditResult.model_validate(record)
-    except ValidationError as error:
-        raise UnreadableRecord(
-            f"The record {FOLDER}/{key} has a format that this version cannot read ({error.error_count()} "
-            "invalid field(s)). What to do: use the version of rh-prefect that wrote the record."
-        ) from error

@@ -250,8 +250,8 @@ class Inputs:
 
     async def _add_records(self, state: _Source) -> None:
         """Reads the records of a source that this process does not know yet."""
-        while (record := await self._journal.read(state.next_key)) is not None:
-            state.add(MediaRecord.model_validate(record))
+        while (record := await self._journal.read_as(state.next_key, MediaRecord)) is not None:
+            state.add(record)
 
 
 class LocalFile(NamedTuple):

@@ -77,10 +77,8 @@ async def note_location(run: Journal, location: RecordsLocation) -> None:
     A call at another location is refused: if it used the first one, the order of the calls would decide where another
     run finds its result.
     """
-    if await run.create(_PLACE, location.model_dump(mode="json")):
-        return
-    first = await read_location(run)
-    if first is not None and first.url != location.url:
+    first = await run.ensure(_PLACE, location)
+    if first.url != location.url:
         raise ConfigError(
             f"This call would store its records in {location.url}, but an earlier call of the flow run used "
             f"{first.url}. A flow run has one place for these records, or it would not find its earlier results and "
@@ -92,8 +90,7 @@ async def note_location(run: Journal, location: RecordsLocation) -> None:
 
 async def read_location(run: Journal) -> RecordsLocation | None:
     """Returns the location of the works that a flow run shares with other runs; None if the run shares none."""
-    found = await run.read(_PLACE)
-    return None if found is None else RecordsLocation.model_validate(found)
+    return await run.read_as(_PLACE, RecordsLocation)
 
 
 @dataclass(slots=True)
@@ -154,7 +151,7 @@ class Notes:
         found: dict[str, dict[str, JSON]] = {}
         async for work, records in run_together(reading, at_once=_AT_ONCE):
             found.setdefault(work, {}).update(records)
-        return [JobView.parse(work, records) for work, records in found.items()]
+        return [JobView.parse(works, work, records) for work, records in found.items()]
 
     async def _own(self, works: WorksJournal, work: str, n: int) -> tuple[str, dict[str, JSON]]:
         records = await works.numbered(work, n)
@@ -305,9 +302,10 @@ async def _check_place(run: Scope, works: WorksJournal) -> Mapping[str, Mapping[
     Raises an error unless the run uses the same records as at its first claim or wait, whose place it notes.
     """
     place = PlaceId(id=await works.place_id())
-    if await run.journal.create(_PLACE_ID, place.model_dump(mode="json")):
+    first = await run.journal.ensure(_PLACE_ID, place)
+    if first is place:
         return {}
-    if PlaceId.model_validate(await run.journal.read(_PLACE_ID)).id != place.id:
+    if first.id != place.id:
         raise ConfigError(
             f"Run {run.journal.scope} may have submitted tasks, or waited for them, but the records that it used, with "
             f"the id in {FORMAT_KEY}, are not in {works.url}: they are on the disk of another machine, or were "

@@ -93,7 +93,7 @@ def test_a_run_that_cannot_be_read_and_scopes_with_names_like_runs_are_listed(
     listed = terminal.json("jobs list")
     assert [(one["name"], one["state"]) for one in listed["runs"][:1]] == [(film.scope, "Running")]
     assert [one["name"] for one in listed["runs"]] == [film.scope, broken.scope]
-    assert "attempt-1 has a format that this version cannot read" in listed["runs"][1]["state"]
+    assert "attempt/1.json cannot be read (owner: Field required)" in listed["runs"][1]["state"]
     assert {"name": "run-abc"} in listed["scopes"]
 
 

@@ -205,7 +205,8 @@ async def test_the_works_of_a_place_count_although_a_flow_run_names_a_deleted_bl
 
 @pytest.mark.usefixtures("rh")
 @pytest.mark.parametrize(
-    ("content", "said"), [('{"token": "1", "colour": "blue"}', "has a form"), ("no JSON", "is not a JSON object")]
+    ("content", "said"),
+    [('{"token": "1", "colour": "blue"}', "at: Field r"), ("no JSON", "is not a JSON object")],
 )
 def test_records_that_cannot_be_read_are_named_and_the_results_are_summed(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], content: str, said: str

@@ -29,7 +29,7 @@ from tests.e2e import flows
 from tests.e2e.flows import begin
 from tests.support.samples.steps import PICTURE, steps
 from tests.support.waiting import until
-from tests.support.world.job_records import KEY, TASK, failed, intent, ticket, unknown
+from tests.support.world.job_records import TASK, failed, intent, ticket, unknown, view_of
 from tests.support.world.prefect_runs import artifacts_of, set_states
 
 pytestmark = [pytest.mark.prefect, pytest.mark.usefixtures("no_earlier_flow_runs")]
@@ -247,7 +247,7 @@ async def test_a_submit_of_which_nobody_knows_is_named_with_both_ways_out(
 def test_only_a_submission_without_an_answer_is_to_be_adopted(records: dict[str, Record], done: str, note: str) -> None:
     """Both commands refuse a task whose end another process has recorded since its cancellation failed."""
     every = {"intent-1": intent(), **records}
-    view = JobView.parse(KEY, {f"{KEY}-{name}": record.model_dump(mode="json") for name, record in every.items()})
+    view = view_of(every)
     assert view.last is not None
     judged = _by_report(CancelReport(failed={"run/job": "busy"}), "run/job", view.last)
     assert judged is not None

@@ -61,7 +61,7 @@ class Desk:
         return task_id
 
     async def look(self) -> Submit:
-        view = JobView.parse(KEY, await self.journal.job(KEY))
+        view = JobView.parse(self.journal, KEY, await self.journal.job(KEY))
         assert view.last is not None
         return view.last
 

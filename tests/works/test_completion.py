@@ -107,7 +107,7 @@ class WaitingJob:
         await cancel_scope(self.scope, client_for, by="jobs cancel")
 
     async def ends(self) -> list[End]:
-        view = JobView.parse(KEY, await self.journal.job(KEY))
+        view = JobView.parse(self.journal, KEY, await self.journal.job(KEY))
         return [submit.end for submit in view.submits if submit.end is not None]
 
 

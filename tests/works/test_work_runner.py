@@ -40,7 +40,7 @@ from rh_prefect.works.checked_request import JobRequest
 from rh_prefect.works.job_options import Options
 from rh_prefect.works.journal import works_journal
 from rh_prefect.works.journal.costs_and_budget import Costs
-from rh_prefect.works.journal.job_records_and_state import JobRecords, JobView
+from rh_prefect.works.journal.job_records_and_state import JobRecords
 from rh_prefect.works.journal.journal import JSON, FolderJournal
 from rh_prefect.works.journal.record_types import End, Link, Record
 from rh_prefect.works.journal.scope import FolderScope
@@ -57,7 +57,7 @@ from tests.support.servers.s3 import S3Server
 from tests.support.waiting import until
 from tests.support.world import pipeline_runs
 from tests.support.world.call_log import settle
-from tests.support.world.job_records import KEY, TASK, failed, intent, refused, ticket, unknown, write
+from tests.support.world.job_records import KEY, TASK, failed, intent, refused, ticket, unknown, view_of, write
 from tests.support.world.pipeline_runs import PipelineRun, bury, picture, run_and_be_killed
 
 Stopped: TypeAlias = tuple[Emulator, PipelineRun]
@@ -553,8 +553,7 @@ TICKET: Mapping[str, Record] = {"intent-1": intent(), "answer-1": ticket()}
 def test_a_work_is_in_progress_while_a_task_of_it_may_give_its_result(
     records: Mapping[str, Record], *, is_in_progress: bool
 ) -> None:
-    view = JobView.parse(KEY, {f"{KEY}-{name}": one.model_dump(mode="json") for name, one in records.items()})
-    found = [FoundWork(KEY, cast(JobRequest, None), view, is_done) for is_done in (False, True)]
+    found = [FoundWork(KEY, cast(JobRequest, None), view_of(records), is_done) for is_done in (False, True)]
     assert [one.is_in_progress for one in found] == [is_in_progress, False]
 
 

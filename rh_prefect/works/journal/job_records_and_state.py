@@ -6,13 +6,11 @@ import logging
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
-from typing import Any, Final, Literal, TypeVar
-
-from pydantic import ValidationError
+from typing import Any, Final, Literal
 
 from rh_prefect.errors import InputError
 from rh_prefect.works.journal.identity import text_hash
-from rh_prefect.works.journal.journal import Journal, UnreadableRecord, is_job_key
+from rh_prefect.works.journal.journal import Journal, is_job_key
 from rh_prefect.works.journal.record_types import (
     Answer,
     End,
@@ -44,7 +42,6 @@ KINDS: Final[Mapping[str, type[Record]]] = {
 _KIND_OF: Final = {known: kind for kind, known in KINDS.items() if kind != "late"}
 """The word of a record in its key, by the record's type; a late answer is named by its caller."""
 
-_R = TypeVar("_R", bound=Record)
 _log = logging.getLogger("rh_prefect")
 
 
@@ -146,17 +143,18 @@ class JobView:
         return replace(self, submits=tuple(sorted((*others, submit), key=lambda other: other.n)))
 
     @classmethod
-    def parse(cls, key: str, records: Mapping[str, Mapping[str, Any]]) -> JobView:
-        """Builds the view from a job's records, which may be in any order."""
+    def parse(cls, journal: Journal, key: str, records: Mapping[str, Mapping[str, Any]]) -> JobView:
+        """Builds the view from a job's records in a journal, which may be in any order."""
         by_number: dict[int, dict[str, Mapping[str, Any]]] = {}
         for name, record in records.items():
             kind, _, n = name.removeprefix(f"{key}-").rpartition("-")
             if n.isdecimal():
                 by_number.setdefault(int(n), {})[kind] = record
         # A submit without its intent can only be a half-finished reading: the intent is always written first.
-        submits = tuple(_submit(key, n, by_number[n]) for n in sorted(by_number) if "intent" in by_number[n])
-        result = records.get(result_key(key))
-        return cls(key, submits, None if result is None else parse_record(result_key(key), ResultRecord, result))
+        submits = tuple(_submit(journal, key, n, by_number[n]) for n in sorted(by_number) if "intent" in by_number[n])
+        name = result_key(key)
+        result = journal.parse(name, ResultRecord, records[name]) if name in records else None
+        return cls(key, submits, result)
 
 
 class JobRecords:
@@ -178,11 +176,11 @@ class JobRecords:
 
     async def view(self) -> JobView:
         """Reads all records of the job."""
-        return JobView.parse(self.key, await self.journal.job(self.key))
+        return JobView.parse(self.journal, self.key, await self.journal.job(self.key))
 
     async def submission(self, n: int) -> Submit | None:
         """Reads one submission; None if the job has no submission of this number."""
-        return JobView.parse(self.key, await self.journal.numbered(self.key, n)).find(n)
+        return JobView.parse(self.journal, self.key, await self.journal.numbered(self.key, n)).find(n)
 
     async def note_waiter(self, *, suspended: float | None = None) -> None:
         """Records that the run waits for the work; `suspended` is the seconds for which a suspended run waits."""
@@ -247,23 +245,19 @@ class JobRecords:
 
     async def end(self, n: int, record: End) -> End:
         """Creates end n; returns the recorded end, which another process may have created."""
-        return record if await self.create(n, record) else await self.read_end(n) or record
+        return await self.journal.ensure(f"{self.key}-end-{n}", record)
 
     async def read_end(self, n: int) -> End | None:
         """Reads how submission n ended; None if no end is recorded."""
-        return await self._read(f"{self.key}-end-{n}", End)
+        return await self.journal.read_as(f"{self.key}-end-{n}", End)
 
     async def read_result(self, shape: str = "") -> ResultRecord | None:
         """Reads the result; None if it does not exist."""
-        return await self._read(result_key(self.key, shape), ResultRecord)
+        return await self.journal.read_as(result_key(self.key, shape), ResultRecord)
 
     async def create_result(self, record: ResultRecord, shape: str = "") -> bool:
         """Creates the result; returns False if a result exists."""
         return await self.journal.create(result_key(self.key, shape), record.model_dump(mode="json"))
-
-    async def _read(self, name: str, kind: type[_R]) -> _R | None:
-        record = await self.journal.read(name)
-        return None if record is None else parse_record(name, kind, record)
 
 
 def result_key(key: str, shape: str = "") -> str:
@@ -296,30 +290,14 @@ async def read_job(journal: Journal, key: str) -> JobView:
 async def jobs_of(journal: Journal) -> AsyncIterator[JobView]:
     """Reads all jobs of a scope, page by page."""
     async for key, records in journal.jobs():
-        yield JobView.parse(key, records)
+        yield JobView.parse(journal, key, records)
 
 
-def _submit(key: str, n: int, records: Mapping[str, Mapping[str, Any]]) -> Submit:
+def _submit(journal: Journal, key: str, n: int, records: Mapping[str, Mapping[str, Any]]) -> Submit:
     # In one order, so that of several unreadable records the same one is named each time.
     parsed: Mapping[str, Any] = {
-        kind: parse_record(f"{key}-{kind}-{n}", known, records[kind])
+        kind: journal.parse(f"{key}-{kind}-{n}", known, records[kind])
         for kind, known in KINDS.items()
         if kind in records
     }
     return Submit(n, **parsed)
-
-
-def parse_record(name: str, kind: type[_R], record: Mapping[str, Any]) -> _R:
-    """Reads the fields of a record; raises `UnreadableRecord` if this version does not know its format."""
-    try:
-        return kind.model_validate(record)
-    except ValidationError as error:
-        raise UnreadableRecord(
-            f"the record {name} has a format that this version cannot read ({_first_flaw(error)}). "
-            "What to do: use the version of rh-prefect that wrote the record."
-        ) from error
-
-
-def _first_flaw(error: ValidationError) -> str:
-    flaw = error.errors()[0]
-    return f"{'.'.join(map(str, flaw['loc']))}: {flaw['msg']}"

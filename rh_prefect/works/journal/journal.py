@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias, TypeVar
 from urllib.parse import urlsplit
 
 import fsspec
-from pydantic import BaseModel
+from pydantic import BaseModel, ValidationError
 
 from rh_prefect.bounded_caches_and_locks import LruSet
 from rh_prefect.client.http_connections import chance
@@ -56,6 +56,7 @@ _AT_ONCE: Final = 4
 
 T = TypeVar("T")
 V = TypeVar("V")
+M = TypeVar("M", bound=BaseModel)
 _FILE_MODE: Final = 0o666
 _FOLDER_MODE: Final = 0o777
 """Modes of new folders before the umask, equal to those of the output folders."""
@@ -82,6 +83,56 @@ class Journal(ABC):
     @abstractmethod
     async def read(self, key: str) -> JSON | None:
         """Reads one record; None if it does not exist."""
+
+    async def read_as(self, key: str, kind: type[M]) -> M | None:
+        """Reads one record as an object; None if it does not exist."""
+        record = await self.read(key)
+        return None if record is None else self.parse(key, kind, record)
+
+    async def ensure(self, key: str, record: M) -> M:
+        """Creates a record; returns the existing record, which another process may have created."""
+        if await self.create(key, record.model_dump(mode="json")):
+            return record
+        return await self.read_as(key, type(record)) or record
+
+    def parse(self, key: str, kind: type[M], record: Mapping[str, Any]) -> M:
+        """Returns a record as an object; raises `UnreadableRecord` if a field is missing or has another type."""
+        try:
+            # A default in place of the stored value would be another identity, or another age of a result.
+            record["token"], datetime.fromisoformat(record["at"])
+            return kind.model_validate(record)
+        except (KeyError, TypeError, ValueError) as error:
+            raise self.unreadable(key, error) from error
+
+    def decode(self, key: str, text: str | bytes) -> JSON:
+        """Returns the record in a stored text; raises `UnreadableRecord` if the text is not a JSON object."""
+        try:
+            record = json.loads(text)
+        except ValueError:
+            record = None
+        if not isinstance(record, dict):
+            raise self.unreadable(key, TypeError("it is not a JSON object"))
+        return record
+
+    def unreadable(self, key: str, error: Exception) -> UnreadableRecord:
+        """Returns the error for a record that cannot be read."""
+        match error:
+            case ValidationError():
+                flaw = error.errors()[0]
+                why = f"{'.'.join(map(str, flaw['loc']))}: {flaw['msg']}"
+            case KeyError():
+                why = f"{error.args[0]}: Field required"
+            case _:
+                why = str(error)
+        return UnreadableRecord(
+            f"The record {self.locate(key)} cannot be read ({why}): it is damaged, or another version of rh-prefect "
+            "wrote it. Nothing was paid because of that, and no task that depends on this record is submitted. What to "
+            "do: restore the record from a backup, or use the version that wrote it."
+        )
+
+    def locate(self, key: str) -> str:
+        """Returns the words for a record in messages: its key and its place."""
+        return f"{key} in the journal of {self.scope}"
 
     @abstractmethod
     async def job(self, job_key: str) -> dict[str, JSON]:
@@ -119,7 +170,7 @@ class Journal(ABC):
 
 
 class UnreadableRecord(JournalError):
-    """A record exists but has a format that this version does not support."""
+    """A record exists, but is damaged or has a format that this version does not support."""
 
     is_permanent = True
 
@@ -245,12 +296,12 @@ class FolderJournal(Journal):
         """Reads many records concurrently; returns the existing records by key."""
         paths = {self._path(key): key for key in keys}
         files = await self._call(self._files.read_some, list(paths))
-        return {paths[path]: _decode(data, f"{self.url}/{path}") for path, data in files.items()}
+        return {paths[path]: self.decode(paths[path], data) for path, data in files.items()}
 
     async def job(self, job_key: str) -> dict[str, JSON]:
         """Reads all records of one job; see `Journal.job`."""
         files = await self._call(lambda: self._files.read_some(self._files.files(f"{self._folder}/{job_key}")))
-        return {f"{job_key}-{Path(name).stem}": _decode(data, f"{self.url}/{name}") for name, data in files.items()}
+        return {key: self.decode(key, data) for key, data in ((_key_of(path), data) for path, data in files.items())}
 
     async def sign(self, key: str, text: str) -> None:
         """Writes or replaces a file that is not a record; readers use only its modification time."""
@@ -276,7 +327,11 @@ class FolderJournal(Journal):
         reading = (self._call(self._files.read_some, [path for job in part for path in folders[job]]) for part in parts)
         async for contents in run_together(reading, at_once=_AT_ONCE):
             for job_key, files in by_job({_key_of(path): data for path, data in contents.items()}).items():
-                yield job_key, {key: _decode(data, f"{self.url}/{self._path(key)}") for key, data in files.items()}
+                yield job_key, {key: self.decode(key, data) for key, data in files.items()}
+
+    def locate(self, key: str) -> str:
+        """Returns the URL of a record's file; see `Journal.locate`."""
+        return f"{self.url}/{self._path(key)}"
 
     async def _call(self, function: Any, *args: Any) -> Any:  # a method of `_LocalFiles` or `_StoreFiles`
         with _as_journal_error(self.url, self._options):
@@ -311,19 +366,6 @@ def _as_journal_error(url: str, options: Mapping[str, Any]) -> Iterator[None]:
         raise JournalError(
             f"{message} After that, run again: the records of paid jobs are kept.", is_permanent=is_permanent
         ) from cause
-
-
-def _decode(data: bytes, where: str) -> JSON:
-    try:
-        record = json.loads(data)
-    except ValueError:
-        record = None
-    if not isinstance(record, dict):
-        raise UnreadableRecord(
-            f"The record {where} is not a JSON object: another program has changed the file. No new task is submitted "
-            "for its job until the file is repaired. What to do: restore the file from a backup."
-        )
-    return record
 
 
 def _open_files(url: str, options: Mapping[str, Any]) -> _LocalFiles | _StoreFiles:

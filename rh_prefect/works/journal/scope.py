@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias
 from rh_prefect.bounded_caches_and_locks import LruCache
 from rh_prefect.errors import EqualRequest, JournalError
 from rh_prefect.media.store import MediaStore
-from rh_prefect.works.journal.job_records_and_state import JobView, jobs_of, parse_record
+from rh_prefect.works.journal.job_records_and_state import JobView, jobs_of
 from rh_prefect.works.journal.journal import Journal
 from rh_prefect.works.journal.record_types import (
     FORMAT,
@@ -260,17 +260,16 @@ async def read_run(works: WorksJournal, name: str) -> RecordedRun | None:
     """Reads the records of a run; None if the run has claimed no work."""
     journal = works.notes_of(name)
     claimed = {key.partition("-")[0] async for key in journal.names() if "-claim-" in key}
-    opened, ended = await journal.read(_attempt_key(1)), await journal.read(_END_KEY)
+    opened, ended = await journal.read_as(_attempt_key(1), Opened), await journal.read_as(_END_KEY, Ended)
     if not claimed or opened is None:
         return None
-    opening = parse_record(_attempt_key(1), Opened, opened)
     if ended is not None:
-        state = parse_record(_END_KEY, Ended, ended).state
-    elif is_visible(opening.owner):
-        state = "Stopped" if is_surely_dead(opening.owner) else "Running"
+        state = ended.state
+    elif is_visible(opened.owner):
+        state = "Stopped" if is_surely_dead(opened.owner) else "Running"
     else:
         state = "No end recorded"
-    return RecordedRun(name, opening.pipeline, state, len(claimed))
+    return RecordedRun(name, opened.pipeline, state, len(claimed))
 
 
 LOCAL_RUN: Final = re.compile(r"run-(\d{4})(\d\d)(\d\d)-(\d\d)(\d\d)(\d\d)(?:\d{3})?-[0-9a-f]{8}")
@@ -300,8 +299,8 @@ async def find_scope(works: WorksJournal, name: str) -> FolderScope:
     """Finds a named scope or a run, with its newest attempt; writes nothing."""
     journal = works.notes_of(name)
     attempt = max(await last_attempt(journal), 1)
-    opened = await journal.read(_attempt_key(attempt))
-    pipeline = parse_record(_attempt_key(attempt), Opened, opened).pipeline if opened is not None else ""
+    opened = await journal.read_as(_attempt_key(attempt), Opened)
+    pipeline = opened.pipeline if opened is not None else ""
     return FolderScope(journal, works, attempt=attempt, pipeline=pipeline)
 
 
@@ -330,7 +329,7 @@ async def begin_attempt(scope: Scope, store: MediaStore) -> None:
     journal = scope.journal
     await journal.check_cache()
     # In this order: another process may begin the scope meanwhile, and it records the format before its jobs.
-    was_empty, record = await is_empty(journal), await journal.read(FORMAT_KEY)
+    was_empty, record = await is_empty(journal), await journal.read_as(FORMAT_KEY, Format)
     if record is None and was_empty:
         await _begin(scope, store)
     elif record is None:
@@ -339,7 +338,7 @@ async def begin_attempt(scope: Scope, store: MediaStore) -> None:
             "another program wrote the jobs. Nothing was paid. What to do: if the record was deleted, restore it "
             f"with rh-prefect jobs recover {journal.scope}; otherwise start a new run."
         )
-    elif Format.model_validate(record).format != FORMAT:
+    elif record.format != FORMAT:
         raise JournalError(
             f"The jobs of {journal.scope} are not recorded in format {FORMAT}, the format of this version of "
             "rh_prefect. Nothing was paid. What to do: finish this run with the version that started it, or start a "

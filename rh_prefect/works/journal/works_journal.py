@@ -23,7 +23,7 @@ from rh_prefect.media.storage_urls import protocol_of, shown_url
 from rh_prefect.media.store import MediaStore, lasting_location
 from rh_prefect.settings import Settings, get_settings
 from rh_prefect.works.journal.identity import text_hash, work_id
-from rh_prefect.works.journal.job_records_and_state import KINDS, parse_record
+from rh_prefect.works.journal.job_records_and_state import KINDS
 from rh_prefect.works.journal.journal import (
     JSON,
     FolderJournal,
@@ -104,25 +104,21 @@ class WorksJournal(FolderJournal):
     async def check(self) -> None:
         """Raises an error if records cannot be created exclusively here, or have another format."""
         await super().check()
-        record = None if repr(self) in _known else await self.read(FORMAT_KEY)
+        record = None if repr(self) in _known else await self.read_as(FORMAT_KEY, Format)
         if record is None:
             return
-        found = Format.model_validate(record).format
-        if found != FORMAT:
+        if record.format != FORMAT:
             raise UnreadableRecord(
-                f"The records of jobs that runs share at {self.url} have the format {found}, but this version of "
-                f"rh_prefect uses the format {FORMAT}. Nothing was paid. What to do: use the version that wrote these "
-                "records, or set RH_RECORDS to another place, in which all jobs are paid for again."
+                f"The records of jobs that runs share at {self.url} have the format {record.format}, but this version "
+                f"of rh_prefect uses the format {FORMAT}. Nothing was paid. What to do: use the version that wrote "
+                "these records, or set RH_RECORDS to another place, in which all jobs are paid for again."
             )
         _known.add(repr(self))
 
     async def place_id(self) -> str:
         """Returns the id of this place: the token of its format record, which it creates if that is missing."""
-        record = await self.read(FORMAT_KEY)
-        if record is None:
-            await super().create(FORMAT_KEY, Format().model_dump(mode="json"))
-            record = await self.read(FORMAT_KEY)
-        return Format.model_validate(record).token
+        record = await self.read_as(FORMAT_KEY, Format) or await self.ensure(FORMAT_KEY, Format())
+        return record.token
 
     def notes_of(self, scope: str, *, first: Mapping[str, Record] | None = None) -> FolderJournal:
         """Opens the journal of a scope outside of flows, for its notes about attempts and claims."""
@@ -159,7 +155,7 @@ class WorksJournal(FolderJournal):
 
     async def read_results(self, keys: Iterable[str]) -> dict[str, ResultRecord]:
         """Reads the results of many works at once."""
-        return {key: parse_record(key, ResultRecord, record) for key, record in (await self.read_many(keys)).items()}
+        return {key: self.parse(key, ResultRecord, record) for key, record in (await self.read_many(keys)).items()}
 
     def is_in(self, result: ResultRecord, store: MediaStore) -> bool:
         """Returns whether the files of a result are in a store.
@@ -241,7 +237,7 @@ class WorksJournal(FolderJournal):
         records, begin = await super().job(work), f"{work}-waiter-"
         waiting = {key.removeprefix(begin): one for key, one in records.items() if key.startswith(begin)}
         return {
-            name: Waiting.model_validate(one)
+            name: self.parse(f"{begin}{name}", Waiting, one)
             for name, one in waiting.items()
             if f"{work}-released-{name}" not in records
         }
@@ -325,12 +321,10 @@ def find_works(scope: str, settings: Settings, store: MediaStore | None = None) 
 async def choose_new_take(works: WorksJournal, run: Journal, base: str, scope: str = "") -> int:
     """Returns a take of a request for which nothing was submitted, and records the take for resumed runs."""
     key = f"{work_id(base, 0, scope)}-take-1"
-    noted = await run.read(key)
+    noted = await run.read_as(key, Chosen)
     if noted is None:
-        chosen = Chosen(take=await next_take(works, base, scope))
-        await run.create(key, chosen.model_dump(mode="json"))
-        noted = await run.read(key)
-    return Chosen.model_validate(noted).take
+        noted = await run.ensure(key, Chosen(take=await next_take(works, base, scope)))
+    return noted.take
 
 
 async def next_take(works: WorksJournal, base: str, scope: str = "") -> int:

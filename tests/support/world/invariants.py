@@ -257,7 +257,7 @@ async def gather(
     written |= {"what was told": repr(told).encode(), **{name: text.encode() for name, text in (words or {}).items()}}
     return Evidence(
         paid=await paid_tasks(rh),
-        jobs={f"{scope}/{view.key}": view for scope, found in records.items() for view in _views(found)},
+        jobs={f"{one.scope}/{view.key}": view for one in journals for view in _views(one, records[one.scope])},
         late=_late(records.values(), kept),
         files={name: hashlib.sha256(data).hexdigest() for name, data in files.items()},
         results=tuple(_results(files)),
@@ -274,10 +274,10 @@ async def _records(journal: Journal) -> dict[str, dict[str, Any]]:
     return dict(zip(keys, found, strict=True))
 
 
-def _views(records: Mapping[str, dict[str, Any]]) -> Iterator[JobView]:
+def _views(journal: Journal, records: Mapping[str, dict[str, Any]]) -> Iterator[JobView]:
     for key, found in records.items():
         if key not in RECORDS_OF_NO_JOB:
-            yield JobView.parse(key, found)
+            yield JobView.parse(journal, key, found)
 
 
 def _late(scopes: Iterable[Mapping[str, dict[str, Any]]], kept: Mapping[str, bytes]) -> frozenset[str]:

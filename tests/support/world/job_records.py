@@ -10,9 +10,11 @@ from typing import Any
 
 from rh_prefect.errors import api_error, explain
 from rh_prefect.settings import get_settings
+from rh_prefect.works.journal.job_records_and_state import JobView
 from rh_prefect.works.journal.journal import Journal
 from rh_prefect.works.journal.record_types import BROKEN, Answer, End, Intent, Owner, Record, current_owner
 from rh_prefect.works.journal.works_journal import default_works
+from tests.support.world.memory_journal import MemoryJournal, MemoryPlace
 
 KEY = "0123456789abcdef01234567"
 TASK = "2031112223334445057"
@@ -65,6 +67,12 @@ async def write(journal: Journal, records: Mapping[str, Record], *, key: str = K
     """Records them under `<key>-<name>`."""
     for name, record in records.items():
         assert await journal.create(f"{key}-{name}", record.model_dump(mode="json"))
+
+
+def view_of(records: Mapping[str, Record]) -> JobView:
+    """The job whose records are `<KEY>-<name>`."""
+    found = {f"{KEY}-{name}": record.model_dump(mode="json") for name, record in records.items()}
+    return JobView.parse(MemoryJournal(MemoryPlace(), "run"), KEY, found)
 
 
 async def write_claimed(scope: str, records: Mapping[str, Record], *, key: str = KEY) -> None:

@@ -35,15 +35,15 @@ class MemoryJournal(Journal):
 
     async def read(self, key: str) -> JSON | None:
         text = self.place._scopes[self.scope].get(check_key(key))
-        return None if text is None else dict(json.loads(text))
+        return None if text is None else self.decode(key, text)
 
     async def job(self, job_key: str) -> dict[str, JSON]:
         texts = self.place.texts(self.scope).items()
-        return {key: json.loads(text) for key, text in texts if key.startswith(f"{job_key}-")}
+        return {key: self.decode(key, text) for key, text in texts if key.startswith(f"{job_key}-")}
 
     async def jobs(self) -> AsyncIterator[tuple[str, dict[str, JSON]]]:
         for name, texts in by_job(self.place.texts(self.scope)).items():
-            yield name, {key: json.loads(text) for key, text in texts.items()}
+            yield name, {key: self.decode(key, text) for key, text in texts.items()}
 
 
 class FiniteJournal(MemoryJournal):

@@ -1,11 +1,21 @@
 from __future__ import annotations
 
+import re
+from collections.abc import Awaitable, Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from rh_prefect.errors import api_error
-from rh_prefect.works.journal.job_records_and_state import RESUBMITTED, JobRecords, JobView, Submit, parse_record
+from rh_prefect.media.media import Media
+from rh_prefect.media.store import MediaStore
+from rh_prefect.pipelines.named_file_saver import SavedNames, _key_of
+from rh_prefect.pipelines.rounds_across_runs import Rounds, leave_rounds
+from rh_prefect.pipelines.stored_edits import EditResults
+from rh_prefect.works.input_identification import Inputs
+from rh_prefect.works.journal.identity import text_hash, work_id
+from rh_prefect.works.journal.job_records_and_state import KINDS, RESUBMITTED, JobRecords, JobView, Submit
 from rh_prefect.works.journal.journal import UnreadableRecord, by_job
 from rh_prefect.works.journal.record_types import (
     FORMAT,
@@ -21,7 +31,10 @@ from rh_prefect.works.journal.record_types import (
     ResultRecord,
     account_words,
 )
-from tests.support.world.job_records import BASE, KEY, SOMEWHERE_ELSE, intent, ticket, unknown
+from rh_prefect.works.journal.scope import FolderScope, Opened, begin_attempt, find_scope, read_run
+from rh_prefect.works.journal.works_journal import WorksJournal, choose_new_take, no_evidence
+from rh_prefect.works.run_ledger import SharedRecords, read_location
+from tests.support.world.job_records import BASE, KEY, SOMEWHERE_ELSE, intent, ticket, unknown, view_of, write
 from tests.support.world.memory_journal import MemoryJournal, MemoryPlace
 
 INTENT = intent()
@@ -33,8 +46,7 @@ SUCCESS = End(status="SUCCESS", task_id="1")
 
 def parsed(**records: Record) -> JobView:
     """`intent_1=…` stands for the record `<key>-intent-1`."""
-    found = {f"{KEY}-{name.replace('_', '-')}": one.model_dump(mode="json") for name, one in records.items()}
-    return JobView.parse(KEY, found)
+    return view_of({name.replace("_", "-"): one for name, one in records.items()})
 
 
 def test_a_record_with_unknown_fields_is_read_and_each_has_a_token_of_its_own() -> None:
@@ -42,14 +54,71 @@ def test_a_record_with_unknown_fields_is_read_and_each_has_a_token_of_its_own() 
     assert Intent.model_validate({**INTENT.model_dump(mode="json"), "colour": "blue"}) == INTENT
 
 
-def test_a_record_that_cannot_be_read_is_named_with_its_field_and_what_to_do() -> None:
-    with pytest.raises(UnreadableRecord, match=r"record job-end-1 .* \(status: Input .*What to do: use the version"):
-        parse_record("job-end-1", End, {"status": "LOST"})
+NAME = text_hash("https://h/a.png", 24)
+PICTURE = Media(uri="a.png", sha256="b", size=1, mime="image/png", kind="image")
+
+# By the record's file in the place of the records: what reads the record.
+READERS: dict[str, Callable[[WorksJournal, FolderScope], Awaitable[object]]] = {
+    **{f"works/{KEY}/{kind}-1": lambda works, _: JobRecords(works, KEY).view() for kind in KINDS},
+    f"works/{KEY}/end-2": lambda works, _: JobRecords(works, KEY).read_end(2),
+    f"works/{KEY}/result": lambda works, _: works.read_results([f"{KEY}-result"]),
+    f"works/{KEY}/waiter-other-1": lambda works, _: works.has_other_waiter(KEY, "run"),
+    "works/format/1": lambda works, _: works.place_id(),
+    "scopes/run/format/1": lambda works, run: begin_attempt(run, MediaStore(works.url)),
+    "scopes/run/attempt/1": lambda works, _: find_scope(works, "run"),
+    "scopes/run/ended/1": lambda works, _: read_run(works, "run"),
+    "scopes/run/pipeline/records-1": lambda _, run: read_location(run.journal),
+    "scopes/run/place/1": lambda works, run: SharedRecords(works, KEY, run, has_ended=no_evidence).check_place(),
+    f"scopes/run/media/{NAME}-1": lambda works, run: Inputs(
+        run.journal, Path(works.url), MediaStore(works.url)
+    ).identify("https://h/a.png"),
+    f"scopes/run/{work_id(BASE, 0)}/take-1": lambda works, run: choose_new_take(works, run.journal, BASE),
+    f"scopes/run/{KEY}/round-1": lambda works, run: leave_rounds(run.journal, works.rounds),
+    f"rounds/{KEY}/1": lambda works, _: Rounds(works.rounds, deployment="").read(KEY, 1),
+    **{
+        f"rounds/{KEY}/1-{what}-0": lambda works, _: Rounds(works.rounds, deployment="").read(KEY, 1)
+        for what in ("holder", "suspended", "left")
+    },
+    f"rounds/{KEY}/1-picture-takes": lambda works, _: Rounds(works.rounds, deployment="").takes_of(f"{KEY}-1-picture"),
+    f"edits/{KEY}/result": lambda works, _: EditResults(works.url, MediaStore(works.url)).read_many([KEY]),
+    **{
+        f"names/{_key_of('a.png')}/{what}-1": lambda works, _: SavedNames(works.url, MediaStore(works.url)).find(
+            PICTURE, "a.png"
+        )
+        for what in ("content", "stamp")
+    },
+}
+
+
+@pytest.mark.parametrize("file", READERS)
+async def test_a_damaged_record_is_an_error_that_names_it_and_says_what_to_do(tmp_path: Path, file: str) -> None:
+    works = WorksJournal(str(tmp_path))
+    run = FolderScope(works.notes_of("run"), works)
+    await write(works, {"intent-1": INTENT})
+    await write(run.journal, {"claim-1": Record()})
+    await run.journal.create("attempt-1", Opened(owner=SOMEWHERE_ELSE).model_dump(mode="json"))
+    path = tmp_path / f"{file}.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    for record, flaw in {
+        "no JSON": "it is not a JSON object",
+        "[]": "it is not a JSON object",
+        '{"token": "1"}': "at: Field required",
+        '{"token": "1", "at": "yesterday"}': "Invalid isoformat string: 'yesterday'",
+        f'{{"token": 1, "at": "{INTENT.at}"}}': ".*: .*",
+    }.items():
+        path.write_text(record)
+        with pytest.raises(UnreadableRecord) as found:
+            await READERS[file](works, run)
+        assert re.fullmatch(
+            rf"The record {re.escape(str(path))} cannot be read \({flaw}\): it is damaged, or another version of "
+            r"rh-prefect wrote it\. Nothing was paid because of that, .*What to do: restore the record from a .*",
+            found.value.message,
+        )
 
 
 def test_of_several_records_that_cannot_be_read_the_first_in_the_course_of_a_submission_is_named() -> None:
     with pytest.raises(UnreadableRecord, match=rf"record {KEY}-intent-1 "):
-        JobView.parse(KEY, {f"{KEY}-end-1": {}, f"{KEY}-intent-1": {}})
+        JobView.parse(MemoryJournal(MemoryPlace(), "run"), KEY, {f"{KEY}-end-1": {}, f"{KEY}-intent-1": {}})
 
 
 def test_a_record_without_optional_fields_has_the_defaults_of_the_format() -> None:
