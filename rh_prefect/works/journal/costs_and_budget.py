@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections import defaultdict
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -155,7 +155,13 @@ Charges: TypeAlias = dict[int, Charge | None]
 
 def charges_of(job: JobView) -> Charges:
     """Returns the charge of each submission of a job, by the number of the submission."""
-    return {submit.n: charge_of(submit) for submit in job.submits}
+    charges = {submit.n: charge_of(submit) for submit in job.submits}
+    tasks = {submit.task_id for submit in job.submits}
+    for submit in job.submits:
+        if submit.late_task_id is not None and submit.late_task_id in tasks:
+            # A person has adopted the late task for another submission, with which it counts.
+            charges[submit.n] = charge_of(replace(submit, late=None)) if submit.task_id else None
+    return charges
 
 
 async def charges_in(run: Scope) -> AsyncIterator[tuple[str, Charges]]:
@@ -261,11 +267,12 @@ class SpendTracker:
 
     def replace_job(self, view: JobView) -> None:
         """Replaces the amounts of a job with newly read amounts, but keeps an amount that a call holds."""
-        read = {submit.n for submit in view.submits}
-        for n in self._charges_of(view.key).keys() - read:
+        read = charges_of(view)
+        for n in self._charges_of(view.key).keys() - read.keys():
             self.leave(view.key, n)
-        for submit in view.submits:
-            self.note(view.key, submit)
+        for n, charge in read.items():
+            self._holders.pop((view.key, n), None)
+            self._note(view.key, n, charge)
 
     def _charges_of(self, key: str) -> dict[int, Charge]:
         """Returns the charges of one job's submissions, by number."""

@@ -2,17 +2,30 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from decimal import Decimal
+from functools import partial
 from typing import Any
 
 import pytest
 
 from rh_prefect.client import TaskView, Usage
-from rh_prefect.works.journal.costs_and_budget import COINS, Charge, Costs, charge_of, costs_of
-from rh_prefect.works.journal.job_records_and_state import RESUBMITTED, Submit
+from rh_prefect.works.journal.costs_and_budget import (
+    COINS,
+    Charge,
+    Costs,
+    SpendTracker,
+    charge_of,
+    charges_in,
+    charges_of,
+    costs_of,
+)
+from rh_prefect.works.journal.job_records_and_state import RESUBMITTED, JobView, Submit
 from rh_prefect.works.journal.record_types import Answer, End, Lost, Resolution
+from rh_prefect.works.journal.scope import FolderScope
 from rh_prefect.works.result import end_of
 from tests.support.world.job_records import TASK, intent, ticket, unknown
+from tests.support.world.memory_journal import MemoryJournal, MemoryPlace
 
 INTENT = intent(estimate=Decimal("0.40"), currency="USD")
 OPEN = Charge(Decimal("0.40"), False, "USD", Costs({"USD": Decimal("0.40")}), is_estimate=True)
@@ -89,6 +102,19 @@ def charge(amount: str, parts: Costs | None = None, *, is_spent: bool = True, is
 def test_the_costs_of_a_submission(submit: Submit, found: Charge | None) -> None:
     """Cancelled, failed, lost and earlier submissions count with their costs, in a budget at least with their price."""
     assert charge_of(submit) == found
+
+
+@pytest.mark.parametrize("resolution", [RESOLVED, AGAIN])
+def test_a_late_task_that_the_next_submission_has_adopted_counts_once(resolution: Resolution) -> None:
+    first, adopted = Submit(1, INTENT, unknown(), resolution, late=ticket()), Submit(2, INTENT, unknown(), ADOPTED)
+    spending = SpendTracker(partial(charges_in, FolderScope(MemoryJournal(MemoryPlace(), "run"))))
+    for submit, counted in ((adopted, OPEN), (replace(adopted, end=PAID), charge("0.30"))):
+        view = JobView("a", (first, submit))
+        assert charges_of(view) == {1: None, 2: counted}
+        spending.replace_job(view)
+        assert spending.all_counted == counted.amount
+    beside = replace(first, answer=ticket("7"), resolution=None)
+    assert charges_of(JobView("a", (beside, adopted))) == {1: OPEN, 2: OPEN}, "the first one has a task of its own"
 
 
 def test_a_graph_with_paid_nodes_costs_coins_and_money() -> None:
