@@ -41,10 +41,9 @@ class LastRun(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
-    version: int = 1  # The version of this form
     run: str  # The flow run
     at: datetime = Field(default_factory=lambda: datetime.now(UTC))  # When it ended, UTC
-    deployment: str = COMMAND_LINE  # The deployment's name; empty outside of deployments
+    deployment: str  # The deployment's name; empty outside of deployments
     plan: Mapping[str, Any]  # Its plan as the run ended, as plain JSON data
 
     @property

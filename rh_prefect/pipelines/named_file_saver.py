@@ -64,14 +64,16 @@ class SavedName(Record):
 
     name: str  # The name in the store
     sha256: str  # The content
-    pipeline: str = ""  # The pipeline that saved it
+    pipeline: str  # The pipeline that saved it
     source: str = ""  # For a converted picture: the content of the result before the conversion
     file: Media | None = None  # For a converted picture: the saved file
 
 
-class SavedStamp(SavedName):
+class SavedStamp(Record):
     """The recorded state of a saved file in the storage; in this state, the file's content is known without a read."""
 
+    name: str  # The name in the store
+    sha256: str  # The content
     stamp: str  # See `rh_prefect.media.file_state`
 
 
@@ -114,7 +116,7 @@ class SavedNames:
             content = await self._content(there, file)
             if wanted is not None and content == wanted.sha256:
                 return self._located(wanted, name)
-            if content not in there.saved or there.saved[content].pipeline not in ("", self._pipeline):
+            if content not in there.saved or there.saved[content].pipeline != self._pipeline:
                 raise self._refusal(there, file, content)
         with TemporaryDirectory(prefix="rh-save-") as folder:
             local = await LOOP.in_file_thread(self._fetch, file, Path(folder), name, converts)

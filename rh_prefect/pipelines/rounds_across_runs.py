@@ -81,7 +81,7 @@ class Holder(Record):
 class Suspended(Record):
     """The record that a flow run suspends itself."""
 
-    seconds: float = 0  # After which Prefect ends the suspension; then the run has failed
+    seconds: float  # After which Prefect ends the suspension; then the run has failed
 
 
 class Left(Record):

@@ -39,8 +39,8 @@ class EditResult(Record):
 
     edit: str
     params: dict[str, Any]  # Its parameters, files by content
-    version: str = ""  # The version of the package that rendered it; not a part of the recipe
-    store: str = ""  # The storage of its file
+    version: str  # The version of the package that rendered it; not a part of the recipe
+    store: str  # The storage of its file
     file: Media | None = None  # Its file; `uri` is the name in the store, made of the content
     text: str | None = None
 

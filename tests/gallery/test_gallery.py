@@ -516,7 +516,8 @@ async def test_small_pictures_are_no_rows_of_a_batch_over_the_storage(tmp_path: 
 def test_an_edit_is_shown_after_its_storage_was_moved(rh: Emulator, tmp_path: Path) -> None:
     picture, store = make(PICTURE).first_output, storage()
     file = picture.at(store.name_of(picture.uri))
-    edit = EditResult(token="t", edit="resize", params={"file": f"sha256:{file.sha256}"}, store=store.url, file=file)
+    params = {"file": f"sha256:{file.sha256}"}
+    edit = EditResult(token="t", edit="resize", params=params, version="1", store=store.url, file=file)
     store.write_bytes("edits/recipe/result.json", edit.model_dump_json().encode())
     moved = MediaStore((tmp_path / "out").rename(tmp_path / "after"))
     assert {one.model for one in entries_of(moved, moved)} == {"z-image/turbo", "resize"}
