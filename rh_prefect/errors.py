@@ -40,8 +40,8 @@ NextTask = Literal["at_once", "later", "never"]
 HTTP_401: Final = "HTTP 401"
 """The code for a rejected key if RunningHub's HTTP 401 response contains no code."""
 
-NOT_PAID: Final = "Nothing was paid for this job."
-"""The sentence about a job that RunningHub has refused."""
+NOT_PAID: Final = "Nothing was paid for this submission."
+"""The sentence about a submission that was refused or not sent; an earlier one of the same job may have been paid."""
 
 REDIRECTS: Final = frozenset({301, 307, 308})
 """HTTP statuses that ask for the same request at another address; 302 and 303 may follow a processed request."""

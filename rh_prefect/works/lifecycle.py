@@ -32,6 +32,7 @@ from decimal import Decimal
 from typing import TYPE_CHECKING, Any, NoReturn, cast
 
 from rh_prefect.errors import (
+    NOT_PAID,
     ConnectFailed,
     InputError,
     JobCancelled,
@@ -164,7 +165,7 @@ async def _may_claim(steps: Steps, n: int) -> bool:
     """Prepares the inputs, slot and budget of submission n; returns False if another run has made submission n."""
     policy = steps.policy
     if policy.forbidden:
-        raise NotPlanned(f"{policy.title}: {policy.forbidden} Nothing was paid for this job.", job=policy.job)
+        raise NotPlanned(f"{policy.title}: {policy.forbidden} {NOT_PAID}", job=policy.job)
     await steps.prepare()
     await steps.await_slot()
     # The wait may have been long, and a link lives for a day only.
@@ -180,8 +181,8 @@ async def _may_claim(steps: Steps, n: int) -> bool:
     if await steps.read_submission(n) is not None:
         return False
     raise JobCancelled(
-        f"{policy.title}: the run was cancelled before this job was submitted. Nothing was paid for the job. What "
-        "to do: run again; outside of flows, in a new process.",
+        f"{policy.title}: the run was cancelled before this job was submitted. {NOT_PAID} What to do: "
+        "run again; outside of flows, in a new process.",
         job=policy.job,
     )
 
@@ -218,12 +219,12 @@ def _raise_unless_temporary(policy: Policy, refused: Answer, undelivered: int) -
     if refused.code == NOT_DELIVERED and undelivered >= _UNDELIVERED_TRIES:
         raise ConnectFailed(
             f"{policy.title}: RunningHub could not be reached in {undelivered} consecutive tries: {refused.reason}. "
-            "Nothing was paid. What to do: check the network and RH_BASE_URL, then run again."
+            f"{NOT_PAID} What to do: check the network and RH_BASE_URL, then run again."
         )
     if refused.code == GAVE_UP and undelivered >= _UNDELIVERED_TRIES:
         raise JournalError(
             f"{policy.title}: the request was not sent in {undelivered} consecutive tries; the last reason: "
-            f"{refused.reason}. Nothing was paid. What to do: check why Prefect's API or the storage of the records "
+            f"{refused.reason}. {NOT_PAID} What to do: check why Prefect's API or the storage of the records "
             "takes so long to answer, then run again."
         )
     if refused.code == NOT_SENT:

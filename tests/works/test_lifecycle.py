@@ -237,8 +237,10 @@ def test_a_cancellation_that_comes_with_the_ticket_cancels_the_task() -> None:
     ],
 )
 def test_a_definite_refusal_is_recorded_and_raised(code: str, kind: type[RunningHubError], advice: str) -> None:
-    error = Life().answers(*posts(1, refused(code))).raises(kind, ("free_slot", False), None)
-    assert f" Nothing was paid for this job. What to do: {advice}" in error.message
+    lost = Submit(1, INTENT, TICKET, lost=Lost())  # paid for, so that not the whole job is free
+    life = Life().answers((("read_submission", 1), lost), *posts(2, refused(code)))
+    error = life.raises(kind, ("free_slot", False), None)
+    assert f" Nothing was paid for this submission. What to do: {advice}" in error.message
 
 
 def test_a_request_that_cannot_be_sent_is_an_error_after_five_tries_in_a_row() -> None:
@@ -259,7 +261,7 @@ def test_a_claim_that_is_given_up_is_an_error_after_five_tries_in_a_row(first: A
         life.answers(*posts(n, answer), (("free_slot", answer is BUSY), None), (("pause", n, answer), None))
     life.answers(*posts(n + 1, GIVEN_UP))
     message = life.raises(JournalError, ("free_slot", False), None).message
-    assert "5 consecutive tries; the last reason: never begun. Nothing was paid" in message
+    assert "5 consecutive tries; the last reason: never begun. Nothing was paid for this submission" in message
 
 
 REFUSED = refused("812", "no money")

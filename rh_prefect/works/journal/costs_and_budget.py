@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from typing import TYPE_CHECKING, TypeAlias
 
-from rh_prefect.errors import BudgetExceeded
+from rh_prefect.errors import NOT_PAID, BudgetExceeded
 from rh_prefect.works.journal.job_records_and_state import JobView, Submit
 from rh_prefect.works.journal.record_types import Charged
 
@@ -398,7 +398,7 @@ def exceeded(
     return BudgetExceeded(
         f"{job}: the job was not started: {cost}; of the budget of {amount_text(budget)}{unit}, "
         f"{amount_text(short.spent)} is spent and {amount_text(short.reserved)} reserved by other jobs of this run. "
-        f"Nothing was paid for this job. What to do: {advice}; existing results cost nothing.",
+        f"{NOT_PAID} What to do: {advice}; existing results cost nothing.",
         job=job,
         price=price.amount if price else None,
         currency=price.currency if price else None,

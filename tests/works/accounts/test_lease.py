@@ -73,7 +73,7 @@ async def test_the_error_without_any_account_is_that_of_the_last_refusal() -> No
     assert await account_for(lease) == "b"
     with pytest.raises(KeyRejected, match=rf"run/job: no account of pool 'night' accepts m\. a: .*{WALLET}.*; b: "):
         lease.after_refusal(refusal(KEY))
-    with pytest.raises(KeyRejected, match="Nothing was paid for this job"):
+    with pytest.raises(KeyRejected, match="Nothing was paid for this submission"):
         await lease_of(pool, exclusions, model="n").acquire()
 
 
