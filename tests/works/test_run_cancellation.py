@@ -14,6 +14,7 @@ from rh_prefect.works.journal.job_records_and_state import read_job
 from rh_prefect.works.journal.journal import JSON, Journal
 from rh_prefect.works.journal.record_types import Answer, End, Intent, Record, current_owner
 from rh_prefect.works.journal.scope import FolderScope, Scope, cancel_key
+from rh_prefect.works.journal.spool import Spool, Spooled
 from rh_prefect.works.journal.works_journal import WorksJournal
 from rh_prefect.works.lifecycle_steps import BEFORE_CLAIM
 from rh_prefect.works.run_cancellation import (
@@ -194,14 +195,16 @@ async def test_a_task_that_could_not_be_cancelled_is_an_error(query: TaskView | 
         await cancel_task(rh, TASK)
 
 
-async def cancel(where: Journal | Scope, rh: RunningHub) -> tuple[set[str], set[str], dict[str, str]]:
+async def cancel(
+    where: Journal | Scope, rh: RunningHub, *, spool: Spool | None = None
+) -> tuple[set[str], set[str], dict[str, str]]:
     """Cancels a run; returns the tasks that were cancelled, those that had ended, and why others were not cancelled."""
 
     async def client_for(_: Intent) -> Any:
         return rh
 
     scope = where if isinstance(where, Scope) else FolderScope(where)
-    report = await cancel_scope(scope, client_for, by="a test")
+    report = await cancel_scope(scope, client_for, by="a test", spool=spool)
     return set(report.cancelled), set(report.finished), report.failed
 
 
@@ -220,6 +223,17 @@ async def test_no_task_is_submitted_any_more_and_all_are_cancelled_and_their_end
     assert await cancel(journal, RunningHub(CANCELLED, on_cancel=look)) == ({TASK, "2"}, set(), {})
     ends = [(await read_job(journal, key)).submits[0].end for key in (KEY, "b1")]
     assert [end and end.status for end in ends] == ["CANCELLED"] * 2
+
+
+async def test_a_task_whose_answer_only_this_machine_has_is_cancelled(journal: MemoryJournal, tmp_path: Path) -> None:
+    spool = Spool(tmp_path)
+    sent = intent()
+    await write(journal, {"intent-1": sent})
+    spool.put(Spooled(scope=journal.scope, key=KEY, n=1, token=sent.token, answer=ticket()))
+    assert await cancel(journal, RunningHub(CANCELLED), spool=spool) == ({TASK}, set(), {})
+    (submit,) = (await read_job(journal, KEY)).submits
+    assert (submit.task_id, submit.end and submit.end.status) == (TASK, "CANCELLED")
+    assert not list(spool.entries())
 
 
 @pytest.mark.parametrize(

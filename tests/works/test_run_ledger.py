@@ -101,6 +101,15 @@ async def test_the_outcome_of_a_submission_is_noted_once_by_a_run_that_has_paid_
     assert sum("-settled-" in one for one in operations) == is_noted
 
 
+async def test_a_claim_is_refused_if_the_records_of_a_payment_of_this_attempt_are_gone(run: PipelineRun) -> None:
+    records = await notes_of(run, "ab")
+    await records.note_claim(1)
+    records.note_settled(Submit(1, intent(flow_run="one"), answer=ticket(), end=ENDED))
+    await LOOP.settle(60)
+    with pytest.raises(ConfigError, match=r"has paid for submission 1 \(0\.04 CNY\).* Nothing was sent"):
+        await records.note_claim(1)
+
+
 def test_a_forked_process_counts_the_costs_of_a_run_again(journal: FolderJournal) -> None:
     scope = FolderScope(journal)
     tracker = spending_of(scope)

@@ -117,6 +117,7 @@ async def test_the_spending_is_rebuilt_from_the_journal(ledger: SpendTracker, jo
     assert short == Shortfall(money("0.26"), spent=Decimal("0.35"), reserved=Decimal("0.40"))
     assert await ledger.reserve("f" * 24, 1, money("0.25"), budget=BUDGET) is None
     assert (ledger.spent(), ledger.reserved()) == (Decimal("0.35"), Decimal("0.65"))
+    assert ledger.open_amounts == {"1" * 24: Decimal("0.40"), "f" * 24: Decimal("0.25")}
     paid = {"0" * 24: Costs({"CNY": Decimal("0.35")})}
     assert await SpendTracker(partial(charges_in, FolderScope(journal))).costs() == paid
 
