@@ -282,6 +282,7 @@ async def test_after_three_blips_a_read_gives_up(client: Client, wire: WireServe
     assert len(wire.asked) == 3
 
 
+@pytest.mark.long
 async def test_a_response_above_64_mib_is_not_read_to_its_end(client: Client, wire: WireServer) -> None:
     """It was held in memory several times, of any size."""
     wire.always = reply(json.dumps(task()).encode() + b" " * (64 << 20))
@@ -290,6 +291,7 @@ async def test_a_response_above_64_mib_is_not_read_to_its_end(client: Client, wi
             await call
 
 
+@pytest.mark.long
 async def test_a_compressed_response_is_decompressed_only_up_to_the_limit(client: Client, wire: WireServer) -> None:
     wire.always = reply(gzip.compress(b" " * (256 << 20)), headers={"Content-Encoding": "gzip"})
     tracemalloc.start()

@@ -74,6 +74,7 @@ async def lost_files(rh: Emulator) -> tuple[str, str]:
     return run, str(gone.value.job)
 
 
+@pytest.mark.long
 async def test_a_job_whose_files_are_gone_is_paid_for_again_once_it_is_marked_as_lost(rh: Emulator) -> None:
     run, job = await lost_files(rh)
     with pytest.raises(OutputsExpired):
@@ -84,6 +85,7 @@ async def test_a_job_whose_files_are_gone_is_paid_for_again_once_it_is_marked_as
     await pays_once_more(rh, run)
 
 
+@pytest.mark.long
 async def test_a_job_whose_files_can_still_be_downloaded_is_not_marked_as_lost(rh: Emulator) -> None:
     run, job = await lost_files(rh)
     rh.faults.clear()

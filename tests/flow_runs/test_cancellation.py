@@ -69,7 +69,7 @@ async def running(rh: Emulator) -> tuple[str, asyncio.Future[Any]]:
     return run, task
 
 
-@pytest.mark.parametrize("state", [Cancelling(), Cancelled()])
+@pytest.mark.parametrize("state", [Cancelling(), pytest.param(Cancelled(), marks=pytest.mark.long)])
 async def test_without_worker_and_hook_its_tasks_are_cancelled(rh: Emulator, state: State[Any]) -> None:
     run, task = await running(rh)
     await set_states(run, state)
@@ -136,6 +136,7 @@ def many_by_submit(prompts: list[str]) -> None:
         future.result()
 
 
+@pytest.mark.long
 async def test_a_resumed_flow_that_is_not_async_does_not_stay_cancelling(rh: Emulator) -> None:
     run = await create(many_by_submit, {"prompts": PROMPTS})
     task = asyncio.ensure_future(asyncio.to_thread(resume, many_by_submit, run))
@@ -263,6 +264,7 @@ async def test_the_page_of_a_cancelled_run_shows_what_its_own_process_has_cancel
     assert all(link.exists() for link in links)
 
 
+@pytest.mark.long
 async def test_a_run_that_was_cancelled_before_it_ran_can_be_run_later(rh: Emulator) -> None:
     """A worker calls the hook also for a run whose process was still starting."""
     run = await begin(flows.many, prompts=PROMPTS)

@@ -341,6 +341,7 @@ asyncio.run(main(*sys.argv[1:]))
 """
 
 
+@pytest.mark.long
 def test_of_two_processes_with_300_equal_keys_each_key_has_one_winner(prefect_server: PrefectServer) -> None:
     run = str(new_flow_run())
     processes = [WarmProcess(["-c", CLAIM, run, name], env=prefect_server.env) for name in ("one", "two")]

@@ -238,6 +238,7 @@ SECOND_STAGE = (
     "in two tasks",
     "a loop without take",
     "threads",
+    "TaskGroup",
 )
 """Shapes of which another one differs in the words of the program: each takes three runs of a flow."""
 

@@ -267,7 +267,7 @@ LONG, SHORT = (
 )
 
 
-@pytest.mark.parametrize("mood", ["calm", "wild"])
+@pytest.mark.parametrize("mood", [pytest.param("calm", marks=pytest.mark.long), "wild"])
 async def test_existing_results_and_new_requests_wait_for_conditions_of_others(
     full_length_rh: Emulator, mood: str
 ) -> None:

@@ -39,6 +39,7 @@ def pictures() -> Flow[..., Any]:
     return flow_of(PICTURES + "outputs: {clips: $(each.clip)}\n")
 
 
+@pytest.mark.long
 async def test_it_suspends_while_all_tasks_run_and_is_woken_by_webhooks(
     with_webhooks: SuspendedRuns, pictures: Flow[..., Any]
 ) -> None:

@@ -76,7 +76,7 @@ def asked(rh: Emulator) -> int:
     return len(rh.recorder.requests)
 
 
-@pytest.mark.parametrize("state", [Cancelled(), Cancelling()])
+@pytest.mark.parametrize("state", [Cancelled(), pytest.param(Cancelling(), marks=pytest.mark.long)])
 async def test_what_a_cancelled_run_left_is_cancelled(rh: Emulator, state: State[Any]) -> None:
     run = await left_behind(state, "a lighthouse", "a harbour")
     found = await look()

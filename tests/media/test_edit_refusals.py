@@ -256,6 +256,7 @@ def test_a_picture_with_a_side_that_jpeg_cannot_have_is_refused(tmp_path: Path) 
     convert_image(path, tmp_path / "again.png")
 
 
+@pytest.mark.long
 def test_a_picture_that_is_too_large_to_decode_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "huge.png"
     Image.new("L", (20_000, 10_000)).save(path)

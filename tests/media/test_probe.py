@@ -259,6 +259,7 @@ def test_a_long_video_is_looked_at_in_little_memory(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("form", ["PNG", "JPEG", "TIFF"])
+@pytest.mark.long
 def test_a_picture_of_200_megapixels_is_whole(tmp_path: Path, form: str) -> None:
     """Upscalers make such pictures; Pillow refuses to open them, which is no sign of damage."""
     path = tmp_path / form.lower()

@@ -238,6 +238,7 @@ def test_reads_in_pieces_and_lets_an_error_of_the_reading_code_through(store: Me
         1 / 0  # noqa: B018
 
 
+@pytest.mark.long
 def test_a_large_file_takes_little_memory(store: MediaStore, tmp_path: Path) -> None:
     if store.protocol == "memory":
         pytest.skip("it is kept in memory")

@@ -17,6 +17,7 @@ def unfrozen() -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("unfrozen")
+@pytest.mark.long
 def test_what_survives_a_full_pass_is_not_looked_at_again_until_the_block_ends() -> None:
     freezer = Freezer()
     with freezer.survivors_frozen():

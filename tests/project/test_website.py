@@ -7,6 +7,7 @@ import re
 import shlex
 import tomllib
 
+import pytest
 import yaml
 
 from rh_prefect import catalog, models
@@ -37,6 +38,7 @@ def test_every_command_and_public_name_has_its_place() -> None:
     assert "::: rh_prefect.tasks.generate.generate" in found["api/rh_prefect.md"]
 
 
+@pytest.mark.long
 def test_the_examples_of_all_models_are_valid() -> None:
     """Their links are not opened: a check of the file and of the input reads nothing."""
     names = {"models": models}

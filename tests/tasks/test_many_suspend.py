@@ -76,6 +76,7 @@ async def test_it_rests_once_and_is_woken_by_its_webhooks(with_webhooks: Suspend
     assert with_webhooks.calls["turbo"] == 3
 
 
+@pytest.mark.long
 async def test_a_resumed_run_moves_the_progress_bar_of_its_first_process(without_webhooks: SuspendedRuns) -> None:
     run = await without_webhooks.suspended(pictures, "one", "two")
     forget_run_progress(str(run))  # as in another process
@@ -213,6 +214,7 @@ async def random_and(prompts: list[str]) -> list[str]:
     return await pictures.fn([*prompts, uuid4().hex])
 
 
+@pytest.mark.long
 async def test_a_run_whose_requests_differ_in_each_start_is_suspended_once(
     without_webhooks: SuspendedRuns, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
+import pytest
+
 from rh_prefect.catalog import Model, models
 from tests.support.samples.minimal_calls import run_all, small_emulator
 
@@ -28,6 +30,7 @@ def spread() -> Iterator[Model]:
             yield model
 
 
+@pytest.mark.long
 async def test_models_of_every_kind_make_what_they_say_for_the_price_that_was_estimated(tmp_path: Path) -> None:
     chosen = list(spread())
     assert 20 <= len(chosen) <= 40
