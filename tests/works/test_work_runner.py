@@ -79,7 +79,11 @@ async def test_ended_works_and_their_requests_are_freed_without_the_garbage_coll
 ) -> None:
     def alive() -> set[str]:
         objects = [one for one in gc.get_objects() if isinstance(one, (RunningWork, Steps, httpx.Request, JobFailed))]
-        return {f"{type(one).__name__} {id(one)}" for one in objects}
+        # What looks after a flow run of an earlier test sends requests to Prefect's server meanwhile
+        return {f"{one!r} {id(one)}" for one in objects if not isinstance(one, httpx.Request) or is_own(one)}
+
+    def is_own(request: httpx.Request) -> bool:
+        return str(request.url).startswith(rh.url)
 
     rh.faults.add(Fault("submit", prompt="a text that fails", kind="fail", code="1504"))
     await run.one(words("opens the connections"))
