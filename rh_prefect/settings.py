@@ -128,13 +128,16 @@ def _unusable(error: ValidationError | SettingsError) -> str:
 
 def is_http_address(url: str) -> bool:
     """Returns whether a string is an http or https URL of a host, possibly with a port and a path, and nothing else."""
+    import httpx  # most commands check no address, and their help loads no client
+
     try:
-        parts = urlsplit(url)
-        _ = parts.port, (parts.hostname or "").encode("idna")
-    except ValueError:  # brackets around something else than an IPv6 address, a wrong port, or an empty part of a host
+        parts, host = urlsplit(url), httpx.URL(url).raw_host.decode()
+        _ = parts.port, host.encode("idna")
+    except (ValueError, httpx.InvalidURL):  # such as a wrong port or IP address, or an empty part of a host
         return False
-    is_plain = not (parts.query or parts.fragment or "@" in url or re.search(r"\s", url))
-    return parts.scheme in ("http", "https") and bool(re.fullmatch(r"[\w.:-]+", parts.hostname or "")) and is_plain
+    is_host = bool(re.fullmatch(r"[\w.-]+", host)) or ":" in host  # of an IPv6 address, which httpx has checked
+    has_more = parts.query or parts.fragment or "@" in parts.netloc or re.search(r"\s", url)
+    return parts.scheme in ("http", "https") and is_host and not has_more
 
 
 def usable_site(url: str) -> str:

@@ -351,6 +351,24 @@ async def test_a_base_url_may_end_in_a_slash_or_a_path(suffix: str, wire: WireSe
 @pytest.mark.parametrize(
     "url",
     [
+        *("HTTPS://WWW.RunningHub.CN/", "http://emulator_1:8190", "http://localhost", "http://[FE80::1%eth0]:80/rh/"),
+        *(
+            "https://a.example./@team",
+            "https://bücher.example",
+            "https://भारत.example",
+            "https://xn--bcher-kva.example",
+        ),
+    ],
+)
+def test_a_plan_and_a_run_have_the_same_site(url: str) -> None:
+    """A plan without an account finds the results of a run by their requests, which contain the site."""
+    block = RunningHubCredentials(api_key=KEY, base_url=url)
+    assert block.get_client().site == Client(KEY, base_url=url).site == site_of(url)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
         *(
             "",
             "www.runninghub.cn",
@@ -367,6 +385,9 @@ async def test_a_base_url_may_end_in_a_slash_or_a_path(suffix: str, wire: WireSe
             "https://a.example:99999",
             "https://:80",
             "https://a..example",
+            "http://192.168.0.256:8190",
+            "https://☃.net",
+            "https://x/\x00",
         ),
     ],
 )

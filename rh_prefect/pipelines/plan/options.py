@@ -7,7 +7,8 @@ from dataclasses import dataclass, field, fields
 from datetime import UTC, datetime
 from functools import cached_property
 from typing import Any
-from urllib.parse import urlsplit
+
+import httpx
 
 from rh_prefect.pipelines.input_reader import Inputs
 from rh_prefect.pipelines.plan.planned_steps import KnownWorks, Selection
@@ -20,7 +21,7 @@ from rh_prefect.settings import checked_site, get_settings
 
 def site_of(base_url: str) -> str:
     """Returns the host in RunningHub's base URL; the host is part of each request's identity."""
-    return str(urlsplit(checked_site(base_url)).hostname)
+    return httpx.URL(checked_site(base_url)).host
 
 
 @dataclass(frozen=True, kw_only=True)
