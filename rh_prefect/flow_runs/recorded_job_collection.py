@@ -24,7 +24,7 @@ from rh_prefect.settings import get_settings
 from rh_prefect.works import stored_result
 from rh_prefect.works.accounts.poller import is_settled
 from rh_prefect.works.events import JobEvent, JobEventState
-from rh_prefect.works.journal.costs_and_budget import Costs, charge_of
+from rh_prefect.works.journal.costs_and_budget import Costs, charges_of
 from rh_prefect.works.journal.job_records_and_state import JobRecords, JobView, Submit, split_job
 from rh_prefect.works.journal.record_types import End, Intent, ResultRecord
 from rh_prefect.works.journal.scope import FolderScope, Scope
@@ -194,7 +194,6 @@ def _recorded_event(
         reason = f"continues as task {submit.task_id}: another run waits for it"
     if report is not None and job in report.failed:
         reason = f"could not be cancelled and may continue and be charged: {report.failed[job]}"
-    charges = filter(None, map(charge_of, view.submits))
     return JobEvent(
         state,
         job,
@@ -202,7 +201,7 @@ def _recorded_event(
         label=intent.label,
         task_id=submit.task_id,
         message=reason,
-        costs=Costs.total(charge.costs for charge in charges),
+        costs=Costs.total(charge.costs for charge in charges_of(view).values() if charge is not None),
         run_seconds=end.run_seconds if end else None,
         output=files[0].uri if files else None,
         files=files,

@@ -25,7 +25,7 @@ from rh_prefect.pipelines.rounds_across_runs import COMMAND_LINE, Rounds
 from rh_prefect.pipelines.stored_edits import EditResult, EditResults, open_edits
 from rh_prefect.settings import Settings
 from rh_prefect.works import stored_result
-from rh_prefect.works.journal.costs_and_budget import charge_of
+from rh_prefect.works.journal.costs_and_budget import charges_of
 from rh_prefect.works.journal.job_records_and_state import JobView, Submit, result_key
 from rh_prefect.works.journal.journal import Journal
 from rh_prefect.works.journal.record_types import ResultRecord, is_surely_dead
@@ -230,7 +230,8 @@ class StoredWorks(KnownWorks):
     async def _state(self, query: WorkQuery) -> KnownWork | None:
         async with self._gate:
             view = JobView.parse(self._works, query.work, await self._works.job(query.work))
-        cost = sum(map(_cost_of, view.submits), Decimal(0))
+        # As in the budget of its run
+        cost = sum((one.amount or Decimal(0) for one in charges_of(view).values() if one is not None), Decimal(0))
         for submit in view.submits:
             state = _state_of(submit, query.shape)
             if state is not None:
@@ -284,12 +285,6 @@ def _counts_as(files: Sequence[Media], recorded: Sequence[Media]) -> dict[str, s
 def _has_files(result: ResultRecord, sizes: Mapping[str, int]) -> bool:
     """Returns whether a listing contains all files of a result; True for a result without files."""
     return all(sizes.get(file.uri) == file.size for file in result.outputs)
-
-
-def _cost_of(submit: Submit) -> Decimal:
-    """Returns what a submission has cost or may cost in a budget, as in the budget of its run."""
-    charge = charge_of(submit)
-    return (charge and charge.amount) or Decimal(0)
 
 
 def _state_of(submit: Submit, shape: str) -> KnownWork | None:

@@ -33,7 +33,7 @@ from rh_prefect.works.journal.scope import FolderScope
 from rh_prefect.works.journal.works_journal import WorksJournal
 from rh_prefect.works.loop_thread import LOOP
 from rh_prefect.works.run_cancellation import CancelReport
-from tests.support.world.job_records import KEY, intent, refused, ticket, write
+from tests.support.world.job_records import KEY, adopted_late, intent, refused, ticket, write
 
 STATES: tuple[JobEventState, ...] = ("waiting", "submitted", "running", "failed", "submitted", "succeeded")
 
@@ -150,6 +150,15 @@ async def test_the_report_of_a_cancelled_run_says_why_a_shared_work_continues_or
     report = CancelReport(failed={f"{works.scope}/{KEY}": failed} if failed else {})
     (step,) = (await recorded_progress(scope, report)).steps()
     assert (step.state, step.reason) == (state, reason.format(failed))
+
+
+async def test_the_report_of_a_cancelled_run_counts_an_adopted_late_task_once(tmp_path: Path) -> None:
+    works = WorksJournal(str(tmp_path))
+    scope = FolderScope(works.notes_of("night"), works)
+    await write(scope.journal, {"claim-1": Record(), "claim-2": Record()})
+    await write(works, adopted_late(estimate="0.50", flow_run="night"))
+    (row,) = (await recorded_progress(scope)).rows.values()
+    assert str(row.costs) == "0.50 CNY"
 
 
 EVENT = JobEvent("submitted", "run/job", "a-model", message="submitted as task 5")

@@ -30,7 +30,7 @@ from tests.support.samples import media as samples
 from tests.support.servers.caller import Caller
 from tests.support.servers.emulator_env import environment
 from tests.support.servers.s3 import S3Server
-from tests.support.world.job_records import KEY, intent, ticket, write
+from tests.support.world.job_records import KEY, TASK, adopted_late, intent, ticket, write
 from tests.support.world.pipeline_runs import PipelineRun, picture
 
 
@@ -95,6 +95,14 @@ async def test_a_lost_task_and_one_that_cost_coins_count_at_their_estimates(tmp_
         await write(works, records)
         (known,) = await stored.find([WorkQuery(KEY)])
         assert known is not None and (known.state, known.cost) == ("+", Decimal(cost))
+
+
+async def test_a_late_task_that_the_next_submission_has_adopted_counts_once(tmp_path: Path) -> None:
+    store, works = MediaStore(str(tmp_path / "store")), WorksJournal(str(tmp_path / "records"))
+    stored = StoredWorks(works, open_edits(store, get_settings()), store, rounds=Rounds(works.rounds, deployment="cli"))
+    await write(works, adopted_late(estimate="0.50"))
+    (known,) = await stored.find([WorkQuery(KEY)])
+    assert known is not None and (known.task_id, known.cost) == (TASK, Decimal("0.50"))
 
 
 async def test_a_task_that_goes_on_is_waited_for(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from rh_prefect.errors import api_error, explain
 from rh_prefect.settings import get_settings
 from rh_prefect.works.journal.job_records_and_state import JobView
 from rh_prefect.works.journal.journal import Journal
-from rh_prefect.works.journal.record_types import BROKEN, Answer, End, Intent, Owner, Record, current_owner
+from rh_prefect.works.journal.record_types import BROKEN, Answer, End, Intent, Owner, Record, Resolution, current_owner
 from rh_prefect.works.journal.works_journal import default_works
 from tests.support.world.memory_journal import MemoryJournal, MemoryPlace
 
@@ -41,6 +41,13 @@ def ticket(task_id: str = TASK) -> Answer:
 
 def unknown(reason: str = "read timeout") -> Answer:
     return Answer(outcome="unknown", reason=reason, retry="unknown")
+
+
+def adopted_late(**facts: Any) -> dict[str, Record]:
+    """The task of a forgotten submission, which a person has adopted for the next one."""
+    forgotten, adopted = Resolution(outcome="forgotten"), Resolution(outcome="adopted", task_id=TASK)
+    first = {"intent-1": intent(**facts), "answer-1": unknown(), "resolution-1": forgotten, "late-1": ticket()}
+    return {**first, "intent-2": intent(**facts), "answer-2": unknown(), "resolution-2": adopted}
 
 
 def refused(code: str, reason: str = "") -> Answer:
