@@ -19,6 +19,7 @@ from rh_prefect.works.checked_request import JobRequest
 from rh_prefect.works.events import JobEvent, JobEventState, Observer
 from rh_prefect.works.journal.costs_and_budget import Costs, Money, SpendTracker
 from rh_prefect.works.journal.job_records_and_state import JobRecords
+from rh_prefect.works.journal.journal import UnreadableRecord
 from rh_prefect.works.journal.record_types import Intent, current_owner
 from rh_prefect.works.journal.scope import Scope, cancel_key
 from rh_prefect.works.lifecycle import Policy
@@ -152,6 +153,8 @@ class Work:
         try:
             return not journal.is_absent(key, max_age=max_age) and await journal.read(key) is not None
         except JournalError as error:
+            if isinstance(error, UnreadableRecord) and error.key == key:
+                return True  # it exists, and what it contains does not matter
             # Before a claim the journal is read again; after a ticket, the task can be cancelled later.
             _log.warning("%s: could not check whether the run was cancelled, so the job continues: %s", self.job, error)
             return False

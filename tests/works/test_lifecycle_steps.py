@@ -697,6 +697,13 @@ async def test_a_reading_of_a_cached_journal_counts_for_ten_seconds_before_a_cla
     assert (await work.records.submission(1) is not None) == is_claimed
 
 
+async def test_a_damaged_record_of_a_cancellation_forbids_a_submission_as_a_whole_one_does(work: ExecutedWork) -> None:
+    work.journal.place._scopes[work.journal.scope]["cancel-1"] = ""
+    with pytest.raises(JobCancelled, match="was cancelled before this job was submitted"):
+        await work.finish()
+    assert "submit to main" not in work.did
+
+
 @pytest.mark.parametrize(("is_log", "seconds", "is_posted"), [(True, 9, True), (True, 21, False), (False, 0, False)])
 async def test_a_run_that_is_cancelled_while_its_claim_is_written_posts_nothing_that_the_cancellation_no_longer_awaits(
     work: ExecutedWork, is_log: bool, seconds: int, is_posted: bool

@@ -127,7 +127,8 @@ class Journal(ABC):
         return UnreadableRecord(
             f"The record {self.locate(key)} cannot be read ({why}): it is damaged, or another version of rh-prefect "
             "wrote it. Nothing was paid because of that, and no task that depends on this record is submitted. What to "
-            "do: restore the record from a backup, or use the version that wrote it."
+            "do: restore the record from a backup, or use the version that wrote it.",
+            key=key,
         )
 
     def locate(self, key: str) -> str:
@@ -173,6 +174,7 @@ class UnreadableRecord(JournalError):
     """A record exists, but is damaged or has a format that this version does not support."""
 
     is_permanent = True
+    key: str = ""  # The record's key; empty if all records of a journal cannot be read
 
 
 class NotExclusive(JournalError):
