@@ -22,7 +22,7 @@ from rh_prefect.works import manual_repair
 from rh_prefect.works.events import summary_of
 from rh_prefect.works.journal.costs_and_budget import ended_costs
 from rh_prefect.works.journal.job_records_and_state import JobRecords, JobView, read_job, split_job
-from rh_prefect.works.journal.journal import run_together
+from rh_prefect.works.journal.journal import UnreadableRecord, run_together
 from rh_prefect.works.journal.scope import LOCAL_RUN, FolderScope, RecordedRun, read_run
 from rh_prefect.works.journal.spool import Spool
 from rh_prefect.works.journal.works_journal import WorksJournal, named_works
@@ -384,7 +384,13 @@ async def _jobs_in(run: str, store: MediaStore | None) -> list[tuple[str, JobVie
     own = await _scope(run, store)
     works = await own.works()
     # A pipeline's run holds only the claims of its works, whose records are in the storage.
-    found = [(own.journal.scope, view, "") async for view in own.jobs() if view.last is not None or works is None]
+    found = list[tuple[str, JobView, str]]()
+    try:
+        async for view in own.jobs():
+            if view.last is not None or works is None:
+                found.append((own.journal.scope, view, ""))
+    except UnreadableRecord as error:
+        found.append((own.journal.scope, JobView(error.job_key), error.message))
 
     async def read(works: WorksJournal, work: str, n: int) -> list[tuple[str, JobView, str]]:
         try:

@@ -46,6 +46,7 @@ from rh_prefect.media.input_files import shown
 from rh_prefect.pipelines.run.csv_report import report_name, write_table
 from rh_prefect.prefect_api import FAILURES, PATIENCE, ask, patient
 from rh_prefect.prefect_internals import FlowDecorator, is_continued, pause_keys
+from rh_prefect.works.journal.job_records_and_state import JobView
 from rh_prefect.works.journal.scope import REQUESTED_KEYS
 from rh_prefect.works.loop_thread import LOOP
 from rh_prefect.works.manual_repair import orphans
@@ -303,13 +304,13 @@ async def _name_deployments(flow_run: FlowRun, log: logging.LoggerAdapter[loggin
 
 
 async def _collect_orphans(flow_run: FlowRun, scope: FlowScope, log: logging.LoggerAdapter[logging.Logger]) -> None:
-    requested = REQUESTED_KEYS.get(scope.journal.scope, set())
+    requested, views = REQUESTED_KEYS.get(scope.journal.scope, set()), list[JobView]()
     try:
         since = await _last_start(flow_run.id) if pause_keys(flow_run) else None
-        views = await orphans(scope.journal, requested, attempt=scope.attempt, since=since)
+        async for view in orphans(scope.journal, requested, attempt=scope.attempt, since=since):
+            views.append(view)
     except (RunningHubError, *FAILURES) as error:
-        log.warning("the results of earlier attempts could not be looked for: %s", error)
-        return
+        log.warning("not all results of earlier attempts could be looked for: %s", error)
     for view in views:
         job = f"{scope.journal.scope}/{view.key}"
         try:

@@ -22,7 +22,7 @@ from rh_prefect.flow_runs.append_only_log import RecordLog
 from rh_prefect.flow_runs.log_entry_storage import FlowRunInputs
 from rh_prefect.prefect_api import PATIENCE, connection_key, disconnect
 from rh_prefect.works.accounts.poller import Poller
-from rh_prefect.works.journal.journal import JSON, Journal, check_key
+from rh_prefect.works.journal.journal import JSON, Journal, StoredText, check_key
 from rh_prefect.works.loop_thread import LOOP
 
 _CACHE_SIZE: Final = 64
@@ -90,25 +90,22 @@ class FlowRunJournal(Journal):
 
     async def job(self, job_key: str) -> dict[str, JSON]:
         """Reads all records of one job; see `Journal.job`."""
-        return self._decoded((await self._log().read()).job(job_key))
+        return {key: self.decode(key, text) for key, text in (await self._log().read()).job(job_key).items()}
 
     async def names(self) -> AsyncIterator[str]:
         """Lists the keys of the records of all jobs; see `Journal.names`."""
         for name in (await self._log().read()).names():
             yield name
 
-    async def jobs(self) -> AsyncIterator[tuple[str, dict[str, JSON]]]:
+    async def jobs(self) -> AsyncIterator[tuple[str, dict[str, StoredText]]]:
         """Reads the records of all jobs; see `Journal.jobs`."""
         records = await self._log().read()
         for name in records.jobs():
-            yield name, self._decoded(records.job(name))
+            yield name, dict(records.job(name))
 
     async def notify_of_ends(self, poller: Poller) -> None:
         """Registers a poller for the ends of tasks; see `Journal.notify_of_ends`."""
         task_end_events.subscribe(poller)
-
-    def _decoded(self, records: Mapping[str, str]) -> dict[str, JSON]:
-        return {key: self.decode(key, text) for key, text in records.items()}
 
     def _log(self) -> RecordLog:
         """Returns this event loop's log of the flow run; all journals of the run on the loop share it."""

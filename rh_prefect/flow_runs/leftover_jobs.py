@@ -7,6 +7,7 @@ Tasks of crashed and failed runs are not cancelled, because a resumed run waits 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable
 from dataclasses import dataclass
 from typing import Final, Literal
 from uuid import UUID
@@ -27,6 +28,7 @@ from rh_prefect.flow_runs.run_queries_and_scopes import (
 from rh_prefect.prefect_api import FAILURES, failure_of
 from rh_prefect.works.events import summary_of
 from rh_prefect.works.journal.job_records_and_state import JobView, Submit
+from rh_prefect.works.journal.journal import UnreadableRecord
 from rh_prefect.works.journal.record_types import Record
 from rh_prefect.works.journal.scope import Scope
 from rh_prefect.works.run_cancellation import CancelReport
@@ -151,9 +153,14 @@ async def _of_jobs(flow_run: FlowRun, scope: FlowScope, report: CancelReport | N
                 judged = "NOT collected", error.message
         return None if judged is None else _finding(flow_run, judged, job, submit)
 
-    views = [view async for view in scope.jobs()]
-    found = await asyncio.gather(*(check(view, view.last) for view in views if view.last is not None))
-    return [one for one in found if one is not None]
+    checks, damaged = list[Awaitable[Finding | None]](), list[Finding]()
+    try:
+        async for view in scope.jobs():
+            if view.last is not None:
+                checks.append(check(view, view.last))
+    except UnreadableRecord as error:
+        damaged.append(_finding(flow_run, ("NOT collected" if report is None else "NOT cancelled", error.message)))
+    return [one for one in await asyncio.gather(*checks) if one is not None] + damaged
 
 
 async def _of_works(flow_run: FlowRun, scope: FlowScope, report: CancelReport | None) -> list[Finding]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from functools import cache
 from typing import Any, Final, TypeVar
@@ -23,7 +24,7 @@ from rh_prefect.works.events import JobEvent
 from rh_prefect.works.job_options import Options, Request
 from rh_prefect.works.journal.identity import base_hash
 from rh_prefect.works.journal.job_records_and_state import JobRecords, Submit
-from rh_prefect.works.journal.journal import Journal, by_job
+from rh_prefect.works.journal.journal import Journal, StoredText, by_job
 from rh_prefect.works.journal.record_types import Answer, Intent, current_owner
 from rh_prefect.works.journal.scope import FolderScope, undo_unless_delivered
 from rh_prefect.works.loop_thread import LOOP
@@ -110,10 +111,11 @@ class MemoryJournal(Journal):
         """Returns all records of one job as a mapping from full key to record."""
         return {key: record for key, record in self._records.items() if key.startswith(f"{job_key}-")}
 
-    async def jobs(self) -> AsyncIterator[tuple[str, dict[str, dict[str, Any]]]]:
+    async def jobs(self) -> AsyncIterator[tuple[str, dict[str, StoredText]]]:
         """Reads the records of all jobs."""
-        for key, records in by_job(self._records).items():
-            yield key, records
+        texts: dict[str, StoredText] = {key: json.dumps(record) for key, record in self._records.items()}
+        for job in by_job(texts).items():
+            yield job
 
 
 async def attach(task_id: str, *, credentials: str | None, storage: str | None, label: str | None) -> RunningHubJobRun:

@@ -14,6 +14,7 @@ from typing import Any, Final, TypeVar
 from rh_prefect.bounded_caches_and_locks import LruSet
 from rh_prefect.client import TaskView
 from rh_prefect.errors import (
+    NOT_PAID,
     AccountError,
     ApiError,
     ConfigError,
@@ -316,7 +317,7 @@ class Steps:
         has_slot = self._lease.has_slot
         self._lease.release()
         if not await self.switch_account(Answer.of(error)):
-            raise error
+            raise error.with_note(NOT_PAID)
         if has_slot:
             await self.await_slot()
 

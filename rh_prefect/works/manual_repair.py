@@ -140,8 +140,8 @@ async def replay_spool(spool: Spool, journal: Journal) -> AsyncIterator[tuple[st
 
 async def orphans(
     journal: Journal, requested: Collection[str], *, attempt: int, since: datetime | None = None
-) -> list[JobView]:
-    """Returns paid jobs of a scope that this start did not request, for example because prompts are random.
+) -> AsyncIterator[JobView]:
+    """Yields paid jobs of a scope that this start did not request, for example because prompts are random.
 
     A resume after a suspension has the attempt's number of the start before it: `since` is when it began.
     """
@@ -152,7 +152,9 @@ async def orphans(
     def is_orphan(view: JobView) -> bool:
         return view.key not in requested and any(one.task_id and is_earlier(one.intent) for one in view.submits)
 
-    return [view async for view in jobs_of(journal) if is_orphan(view)]
+    async for view in jobs_of(journal):
+        if is_orphan(view):
+            yield view
 
 
 async def recover(journal: Journal, store: MediaStore) -> list[str]:

@@ -15,6 +15,7 @@ from rh_prefect.client import TaskView
 from rh_prefect.errors import ApiError, RunningHubError, TaskNotFound
 from rh_prefect.works.accounts.poller import is_settled
 from rh_prefect.works.journal.job_records_and_state import JobRecords, Submit
+from rh_prefect.works.journal.journal import UnreadableRecord
 from rh_prefect.works.journal.record_types import Intent, is_surely_dead
 from rh_prefect.works.journal.scope import FolderScope, Scope, forbid_attempt, last_attempt
 from rh_prefect.works.journal.spool import Spool
@@ -149,8 +150,12 @@ async def cancel_scope(
     cancellation = _Cancellation(scope, client_for, spool, now + PATIENCE, until_intent)
     running = list[asyncio.Task[None]]()
     try:
-        async for one in _tasks_of(scope, has_ended):
-            running.append(asyncio.ensure_future(cancellation.cancel(*one)))
+        for listed in (_jobs_of(scope), _works_of(scope, has_ended)):
+            try:
+                async for one in listed:
+                    running.append(asyncio.ensure_future(cancellation.cancel(*one)))
+            except UnreadableRecord as error:
+                cancellation.report.failed[f"{scope.journal.scope}/{error.job_key}"] = error.message
     finally:
         await asyncio.gather(*running)
     return cancellation.report
@@ -160,11 +165,15 @@ _Task: TypeAlias = tuple[JobRecords, int, Submit | None]
 """The records of a work, the number of a submission, and the submission if it was read already."""
 
 
-async def _tasks_of(scope: Scope, has_ended: HasEnded) -> AsyncIterator[_Task]:
-    """Yields the newest submission of each job of the run, then of each shared work."""
+async def _jobs_of(scope: Scope) -> AsyncIterator[_Task]:
+    """Yields the newest submission of each job of the run."""
     async for view in scope.jobs():
         if view.last is not None:
             yield JobRecords(scope.journal, view.key), view.last.n, view.last
+
+
+async def _works_of(scope: Scope, has_ended: HasEnded) -> AsyncIterator[_Task]:
+    """Yields the submissions of shared works that the run has claimed or waited for, and that may be running."""
     if (works := await scope.works()) is not None:
         for work, n in (await Notes.of(scope)).unsettled:
             yield SharedRecords(works, work, scope, has_ended=has_ended), n, None

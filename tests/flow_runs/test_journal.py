@@ -353,7 +353,9 @@ def test_of_two_processes_with_300_equal_keys_each_key_has_one_winner(prefect_se
     claims = [sorted(json.loads(process.communicate(timeout=600)[0])) for process in processes]
 
     async def recorded() -> Counter[str]:
-        return Counter([r["by"] async for _, records in FlowRunJournal(run).jobs() for r in records.values()])
+        journal = FlowRunJournal(run)
+        found = [journal.decode(*one) async for _, texts in journal.jobs() for one in texts.items()]
+        return Counter([one["by"] for one in found])
 
     by = asyncio.run(recorded())
     won = [sum(is_mine for _, is_mine in one) for one in claims]

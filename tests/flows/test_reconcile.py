@@ -13,7 +13,7 @@ from prefect.client.schemas.objects import State
 from prefect.states import Cancelled, Cancelling, Crashed, Failed, Running
 
 from rh_prefect import MediaStorage, RunningHubCredentials
-from rh_prefect.cli.jobs import mark_refused_
+from rh_prefect.cli.jobs import list_, mark_refused_
 from rh_prefect.emulator import Emulator, Fault
 from rh_prefect.flow_runs.journal import FlowRunJournal
 from rh_prefect.flow_runs.leftover_jobs import Finding, _by_report, _look_after, reconcile_runs
@@ -101,6 +101,26 @@ async def test_a_task_that_cannot_be_queried_fails_the_run(rh: Emulator, monkeyp
     assert [one.done for one in await look(run)] == ["no answer"]
     rh.faults.clear()
     assert [one.done for one in await look(run)] == ["collected"]
+
+
+@pytest.mark.parametrize(
+    ("state", "found"),
+    [
+        (Cancelled(), ["cancelled", "NOT cancelled"]),
+        pytest.param(Failed(), ["still runs", "NOT collected"], marks=pytest.mark.long),
+    ],
+)
+async def test_a_damaged_job_hides_no_other_job(
+    rh: Emulator, capsys: pytest.CaptureFixture[str], state: State[Any], found: list[str]
+) -> None:
+    run = await left_behind(state, "a lighthouse")
+    await FlowRunJournal(run).create("00ab-intent-1", Record().model_dump(mode="json"))
+    findings = await look(run)
+    assert [one.done for one in findings] == found
+    assert findings[-1].note.startswith("The record 00ab-intent-1 in the journal of")
+    assert [one.task_id for one in findings[:-1]] == [rh.recorder.paid[0].task_id]
+    await list_(str(run))
+    assert capsys.readouterr().out.count(f"{run}/") == 2, "its row shows the error"
 
 
 @pytest.mark.parametrize("state", [Cancelled(), pytest.param(Failed(), marks=pytest.mark.long)])

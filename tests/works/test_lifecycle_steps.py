@@ -16,6 +16,7 @@ from pydantic import ValidationError
 
 from rh_prefect.client.wire.task import TaskView
 from rh_prefect.errors import (
+    NOT_PAID,
     AccountError,
     BudgetExceeded,
     ConnectFailed,
@@ -312,7 +313,7 @@ async def test_a_refused_upload_of_the_only_account_is_the_error_of_the_work(tmp
     work.main.refusal = NO_MONEY
     with pytest.raises(AccountError) as caught:
         await work.finish()
-    assert caught.value is NO_MONEY
+    assert str(caught.value) == f"{NO_MONEY} {NOT_PAID}"
     assert work.did.count("upload to main") == 1
 
 

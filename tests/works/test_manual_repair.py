@@ -215,10 +215,11 @@ async def test_orphans_are_paid_jobs_that_were_not_requested(journal: FolderJour
     await write(journal, {"intent-1": intent(), "answer-1": Answer(outcome="refused")}, key="c1")
     await write(journal, UNKNOWN, key="d1")
     assert sorted([view.key async for view in jobs_of(journal)]) == ["a1", "b1", "c1", "d1"]
-    assert [view.key for view in await orphans(journal, {"b1"}, attempt=2)] == ["a1"]
+    assert [view.key async for view in orphans(journal, {"b1"}, attempt=2)] == ["a1"]
     before, after = [datetime.now(UTC) + timedelta(hours=hours) for hours in (-1, 1)]
-    assert not await orphans(journal, {"b1"}, attempt=1, since=before), "a worker process of this start has it"
-    assert [view.key for view in await orphans(journal, {"b1"}, attempt=1, since=after)] == ["a1"]
+    of_this_start = [view async for view in orphans(journal, {"b1"}, attempt=1, since=before)]
+    assert not of_this_start, "a worker process of this start has it"
+    assert [view.key async for view in orphans(journal, {"b1"}, attempt=1, since=after)] == ["a1"]
 
 
 def stored(store: MediaStore, **facts: Any) -> StoredResult:

@@ -11,7 +11,7 @@ import pytest
 from rh_prefect.client import RemoteOutput, TaskView, Usage
 from rh_prefect.errors import ApiError, ConfigError, JournalError, KeyRejected, ResponseLost, api_error
 from rh_prefect.works.journal.job_records_and_state import read_job
-from rh_prefect.works.journal.journal import JSON, Journal
+from rh_prefect.works.journal.journal import JSON, Journal, StoredText
 from rh_prefect.works.journal.record_types import Answer, End, Intent, Record, current_owner
 from rh_prefect.works.journal.scope import FolderScope, Scope, cancel_key
 from rh_prefect.works.journal.spool import Spool, Spooled
@@ -350,7 +350,7 @@ async def test_tasks_are_cancelled_16_at_a_time_while_more_are_read() -> None:
     class Listed(MemoryJournal):
         """Its listing continues only after a task was cancelled."""
 
-        async def jobs(self) -> AsyncIterator[tuple[str, dict[str, JSON]]]:
+        async def jobs(self) -> AsyncIterator[tuple[str, dict[str, StoredText]]]:
             number = 0
             async for job in super().jobs():
                 number += 1
@@ -390,7 +390,7 @@ async def test_while_a_submit_is_in_flight_only_its_job_is_read_again() -> None:
     class Counted(MemoryJournal):
         listings = 0
 
-        async def jobs(self) -> AsyncIterator[tuple[str, dict[str, JSON]]]:
+        async def jobs(self) -> AsyncIterator[tuple[str, dict[str, StoredText]]]:
             self.listings += 1
             async for job in super().jobs():
                 yield job
@@ -437,3 +437,15 @@ async def test_a_job_that_cannot_be_read_again_is_reported_and_the_others_are_ca
     later(0.4, answers)
     cancelled, _, failed = await cancel(journal, RunningHub(RUNNING))
     assert (cancelled, failed) == ({TASK, "2"}, {"run/b1": "the place is away"})
+
+
+async def test_a_damaged_job_is_reported_and_the_others_are_cancelled(journal: MemoryJournal) -> None:
+    """Its record ended the listing, and the tasks of the jobs after it continued and were charged."""
+    await write(journal, {"intent-1": intent()}, key="a1")
+    await journal.create("a1-answer-1", {"token": "of a record without a time"})
+    for key in (KEY, "c1"):
+        await write(journal, {"intent-1": intent(), "answer-1": ticket(f"{TASK}{key}")}, key=key)
+    cancelled, _, failed = await cancel(journal, RunningHub(RUNNING))
+    assert cancelled == {f"{TASK}{KEY}", f"{TASK}c1"}
+    assert list(failed) == ["run/a1"]
+    assert "a1-answer-1 in the journal of run cannot be read" in failed["run/a1"]

@@ -10,7 +10,7 @@ from typing import Any, Final, Literal
 
 from rh_prefect.errors import InputError
 from rh_prefect.works.journal.identity import text_hash
-from rh_prefect.works.journal.journal import Journal, is_job_key
+from rh_prefect.works.journal.journal import Journal, UnreadableRecord, is_job_key
 from rh_prefect.works.journal.record_types import (
     Answer,
     End,
@@ -288,9 +288,18 @@ async def read_job(journal: Journal, key: str) -> JobView:
 
 
 async def jobs_of(journal: Journal) -> AsyncIterator[JobView]:
-    """Reads all jobs of a scope, page by page."""
-    async for key, records in journal.jobs():
-        yield JobView.parse(journal, key, records)
+    """Reads all jobs of a scope, page by page; raises `UnreadableRecord` after the other jobs if any are damaged."""
+    damaged = list[UnreadableRecord]()
+    async for key, texts in journal.jobs():
+        try:
+            view = JobView.parse(journal, key, {name: journal.decode(name, text) for name, text in texts.items()})
+        except UnreadableRecord as error:
+            damaged.append(error)
+        else:
+            yield view
+    if damaged:
+        first, *others = damaged
+        raise first.with_others(others)
 
 
 def _submit(journal: Journal, key: str, n: int, records: Mapping[str, Mapping[str, Any]]) -> Submit:

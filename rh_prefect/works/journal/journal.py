@@ -37,6 +37,9 @@ if TYPE_CHECKING:
 JSON: TypeAlias = "dict[str, Any]"
 """A JSON object; the classes of `record_types` define its fields."""
 
+StoredText: TypeAlias = "str | bytes"
+"""A record as it is stored, which may be damaged; `Journal.decode` returns its JSON object."""
+
 LONGEST_SCOPE: Final = 200
 """Maximum length of a scope's name. The file name of a spooled task id also contains the job's key, and may have 255
 characters.
@@ -104,7 +107,7 @@ class Journal(ABC):
         except (KeyError, TypeError, ValueError) as error:
             raise self.unreadable(key, error) from error
 
-    def decode(self, key: str, text: str | bytes) -> JSON:
+    def decode(self, key: str, text: StoredText) -> JSON:
         """Returns the record in a stored text; raises `UnreadableRecord` if the text is not a JSON object."""
         try:
             record = json.loads(text)
@@ -144,16 +147,16 @@ class Journal(ABC):
         return await self.job(job_key)
 
     @abstractmethod
-    def jobs(self) -> AsyncIterator[tuple[str, dict[str, JSON]]]:
-        """Reads all jobs in pages, in no particular order; yields each job's key and its records by full key.
+    def jobs(self) -> AsyncIterator[tuple[str, dict[str, StoredText]]]:
+        """Reads all jobs in pages, in no particular order; yields each job's key and its records' texts by full key.
 
         The first jobs are yielded before the last are read. Records that are created meanwhile may be missing.
         """
 
     async def names(self) -> AsyncIterator[str]:
         """Lists the full keys of all records of jobs."""
-        async for _, records in self.jobs():
-            for key in records:
+        async for _, texts in self.jobs():
+            for key in texts:
                 yield key
 
     def is_absent(self, key: str, *, max_age: float) -> bool:  # noqa: ARG002 - of a cached journal
@@ -175,6 +178,11 @@ class UnreadableRecord(JournalError):
 
     is_permanent = True
     key: str = ""  # The record's key; empty if all records of a journal cannot be read
+
+    @property
+    def job_key(self) -> str:
+        """The key of the job to which the record belongs; for other records, the first word of their key."""
+        return self.key.partition("-")[0]
 
 
 class NotExclusive(JournalError):
@@ -321,15 +329,15 @@ class FolderJournal(Journal):
                 for path in paths:
                     yield _key_of(path)
 
-    async def jobs(self) -> AsyncIterator[tuple[str, dict[str, JSON]]]:
+    async def jobs(self) -> AsyncIterator[tuple[str, dict[str, StoredText]]]:
         """Reads the records of all jobs; see `Journal.jobs`."""
         folders: dict[str, list[str]] = await self._call(self._files.find, self._folder)
         jobs = [name for name in folders if is_job_key(name)]
         parts = (jobs[start : start + _FOLDERS_AT_A_TIME] for start in range(0, len(jobs), _FOLDERS_AT_A_TIME))
         reading = (self._call(self._files.read_some, [path for job in part for path in folders[job]]) for part in parts)
         async for contents in run_together(reading, at_once=_AT_ONCE):
-            for job_key, files in by_job({_key_of(path): data for path, data in contents.items()}).items():
-                yield job_key, {key: self.decode(key, data) for key, data in files.items()}
+            for job in by_job({_key_of(path): data for path, data in contents.items()}).items():
+                yield job
 
     def locate(self, key: str) -> str:
         """Returns the URL of a record's file; see `Journal.locate`."""

@@ -188,7 +188,7 @@ class Scope:
         return None
 
     async def jobs(self) -> AsyncIterator[JobView]:
-        """Reads the jobs whose records are in the journal of this run, page by page."""
+        """Reads the jobs whose records are in the journal of this run; see `jobs_of`."""
         async for view in jobs_of(self.journal):
             yield view
 

@@ -7,7 +7,7 @@ from collections import defaultdict
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from typing import Any
 
-from rh_prefect.works.journal.journal import JSON, Journal, by_job, check_key
+from rh_prefect.works.journal.journal import JSON, Journal, StoredText, by_job, check_key
 
 
 class MemoryPlace:
@@ -41,9 +41,10 @@ class MemoryJournal(Journal):
         texts = self.place.texts(self.scope).items()
         return {key: self.decode(key, text) for key, text in texts if key.startswith(f"{job_key}-")}
 
-    async def jobs(self) -> AsyncIterator[tuple[str, dict[str, JSON]]]:
-        for name, texts in by_job(self.place.texts(self.scope)).items():
-            yield name, {key: self.decode(key, text) for key, text in texts.items()}
+    async def jobs(self) -> AsyncIterator[tuple[str, dict[str, StoredText]]]:
+        texts: dict[str, StoredText] = {**self.place.texts(self.scope)}
+        for job in by_job(texts).items():
+            yield job
 
 
 class FiniteJournal(MemoryJournal):

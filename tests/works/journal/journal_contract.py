@@ -18,7 +18,8 @@ from typing import Any
 
 import pytest
 
-from rh_prefect.works.journal.journal import Journal
+from rh_prefect.works.journal.job_records_and_state import jobs_of
+from rh_prefect.works.journal.journal import Journal, UnreadableRecord
 
 OpenJournal = Callable[[str], Journal]
 PAGE = 200
@@ -122,10 +123,25 @@ class JournalContract:
         await asyncio.gather(*(journal.create(key, value) for key, value in written.items()))
         for key in (f"media-{job}", "cancel-1", "attempt-1", "format-1"):
             await journal.create(key, record())
-        jobs = {job_key: records async for job_key, records in journal.jobs()}
+        jobs = {
+            job_key: {key: journal.decode(key, text) for key, text in texts.items()}
+            async for job_key, texts in journal.jobs()
+        }
         assert jobs == {each: await journal.job(each) for each in [f"{job}{n}" for n in range(90)]}
         assert {key: value for records in jobs.values() for key, value in records.items()} == written
         assert sorted([name async for name in journal.names()]) == sorted(written)
+
+    async def test_a_damaged_job_hides_no_other_job(self, journal: Journal, job: str) -> None:
+        damaged = {f"{job}{n}-result" for n in (3, 7)}
+        for key in [*damaged, *(f"{job}{n}-answer-1" for n in (1, 2, 4, 5, 6, 8, 9))]:
+            await journal.create(key, record())
+        read = list[str]()
+        with pytest.raises(UnreadableRecord) as error:
+            async for view in jobs_of(journal):
+                read.append(view.key)
+        assert sorted(read) == [f"{job}{n}" for n in (1, 2, 4, 5, 6, 8, 9)]
+        assert error.value.key in damaged
+        assert all(journal.locate(key) in error.value.message for key in damaged)
 
     @pytest.mark.parametrize("text", SPECIAL_TEXTS.values(), ids=SPECIAL_TEXTS.keys())
     async def test_any_text_is_stored_unchanged(self, journal: Journal, job: str, text: str) -> None:

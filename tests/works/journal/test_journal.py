@@ -153,7 +153,7 @@ async def test_files_of_other_programs_are_no_records(journal: FolderJournal, tm
         fs, path = fsspec.core.url_to_fs(f"{journal.url}/run/abc/{name}", auto_mkdir=True)
         await asyncio.to_thread(fs.pipe_file, path, b"no record")
     assert await journal.job("abc") == {"abc-intent-1": mine}
-    assert [found async for found in journal.jobs()] == [("abc", {"abc-intent-1": mine})]
+    assert [(job, [*texts]) async for job, texts in journal.jobs()] == [("abc", ["abc-intent-1"])]
     assert [name async for name in journal.names()] == ["abc-intent-1"]
 
 
