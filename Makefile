@@ -43,7 +43,7 @@ test: $(INSTALLED) $(DATABASE)
 # By file: each of the processes starts separate servers, and a file's tests share them. In the order of
 # tests/conftest.py, so that no long file is the last.
 tests: $(INSTALLED) $(DATABASE)
-	$(BIN)/pytest -m "not long and not readme" --durations 15 -n $(JOBS) --dist loadfile --no-loadscope-reorder
+	$(BIN)/pytest -m "not long and not readme" --durations 20 -n $(JOBS) --dist loadfile --no-loadscope-reorder
 
 # By file, as in `test`. A process waits half of the time; with four, their many servers on SQLite answer 503 on a small
 # machine.
