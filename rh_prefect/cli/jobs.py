@@ -177,7 +177,8 @@ async def _other_unknown(run: str, key: str, store: MediaStore | None) -> list[t
         jobs = await _jobs_in(run, store)
     except RunningHubError as error:
         return [(run, f"the run's other jobs cannot be listed: {error}")]
-    return [
+    damaged = [(f"{run}/{view.key[:_KEY_SHOWN]}", problem) for _, view, problem in jobs if problem]
+    return damaged + [
         (f"{run}/{view.key[:_KEY_SHOWN]}", f"{last.intent.request_words}, submitted at {last.intent.at}")
         for _, view, _ in jobs
         if (last := view.last) is not None and last.state in _UNKNOWN and view.key != key
@@ -431,7 +432,7 @@ async def _collectable(run: str, store: MediaStore | None) -> AsyncIterator[tupl
     async for view in scope.jobs():
         yield scope, view
     if isinstance(scope, FolderScope):
-        for view in await (await Notes.of(scope)).jobs():
+        async for view in (await Notes.of(scope)).jobs():
             yield scope, view
 
 

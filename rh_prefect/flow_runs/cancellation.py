@@ -20,6 +20,7 @@ from rh_prefect.flow_runs.run_queries_and_scopes import FlowScope, has_ended, is
 from rh_prefect.pipelines.rounds_across_runs import leave_rounds
 from rh_prefect.prefect_api import FAILURES, ask, disconnect
 from rh_prefect.settings import get_settings
+from rh_prefect.works.journal.journal import UnreadableRecord
 from rh_prefect.works.journal.scope import Scope, forbid_attempt
 from rh_prefect.works.journal.spool import Spool
 from rh_prefect.works.loop_thread import LOOP
@@ -37,8 +38,11 @@ async def cancel_run(scope: Scope, *, by: str) -> CancelReport:
         await asyncio.gather(*(forbid_attempt(scope.journal, attempt, by=by) for attempt in attempts))
     spool = Spool(get_settings().state_dir / "spool")
     report = await cancel_scope(scope, RECORDED.provider_of, by=by, has_ended=has_ended, spool=spool)
-    if (works := await scope.works()) is not None:
-        await leave_rounds(scope.journal, works.rounds)
+    try:
+        if (works := await scope.works()) is not None:
+            await leave_rounds(scope.journal, works.rounds)
+    except UnreadableRecord as error:  # the report says which tasks are cancelled
+        report.failed.setdefault(scope.journal.scope, error.message)
     return report
 
 
@@ -94,6 +98,8 @@ async def _cancel(flow_run: FlowRun, log: logging.Logger | logging.LoggerAdapter
         # The hook, or `reconcile`, tries again and reports it.
         log.warning("some tasks could not be cancelled at RunningHub yet, and may be charged: %s", error.message)
     else:
+        for job, why in report.failed.items():
+            log.warning("%s: could not be cancelled yet, and may be charged: %s", job, why)
         if report.cancelled:  # else another process has cancelled them, and says so
             log.info("the run is cancelled: cancelled %d task(s) at RunningHub", len(report.cancelled))
 

@@ -228,14 +228,13 @@ async def _cancel_remote_jobs(flow: Flow[..., Any], flow_run: FlowRun) -> None:
     if not flow_run.run_count:
         return  # it has never run, and must not forbid the first attempt of a later Retry
     scope = scope_of(flow_run, flow.name)
-    report = await LOOP.call(cancel_run(scope, by="the cancellation hook"))
+    report, log = await LOOP.call(cancel_run(scope, by="the cancellation hook")), flow_run_logger(flow_run, flow)
+    for job, why in report.failed.items():  # first: a damaged record is an error in what follows
+        log.error("%s: could not be cancelled and may continue and be charged: %s", job, why)
     status = await LOOP.call(recorded_progress(scope, report))
     # Most often the run's own process was faster, and has recorded what it cancelled.
     cancelled = {*report.cancelled, *(one.task_id for one in status.rows.values() if one.state == "cancelled")}
-    log = flow_run_logger(flow_run, flow)
     log.info("cancelled %d task(s) at RunningHub", len(cancelled))
-    for job, why in report.failed.items():
-        log.error("%s: could not be cancelled and may continue and be charged: %s", job, why)
     # The run's own process may have shown a report as well.
     page, head = artifacts.Page.of(flow, flow_run.id, replaces_before=datetime.now(UTC)), end_of_cancelled(status)
     await artifacts.end_progress(status.percent_done, head, page=page)

@@ -159,7 +159,7 @@ async def _of_jobs(flow_run: FlowRun, scope: FlowScope, report: CancelReport | N
             if view.last is not None:
                 checks.append(check(view, view.last))
     except UnreadableRecord as error:
-        damaged.append(_finding(flow_run, ("NOT collected" if report is None else "NOT cancelled", error.message)))
+        damaged.append(_damaged(flow_run, scope, error, report))
     return [one for one in await asyncio.gather(*checks) if one is not None] + damaged
 
 
@@ -172,16 +172,24 @@ async def _of_works(flow_run: FlowRun, scope: FlowScope, report: CancelReport | 
     if notes.claims <= notes.settled.keys():  # the storage of a run without open works may no longer exist
         return found
     works = await scope.works()
-    for view in await notes.open_jobs():
-        submit, job = view.last, f"{scope.journal.scope}/{view.key}"
-        if submit is None:
-            continue
-        judged = _unknown(job) if submit.state in ("open", "unknown") else None
-        if judged is None and report is not None:
-            judged = _by_report(report, f"{works.scope if works else ''}/{view.key}", submit)
-        if judged is not None:
-            found.append(_finding(flow_run, judged, job, submit))
+    try:
+        async for view in notes.open_jobs():
+            submit, job = view.last, f"{scope.journal.scope}/{view.key}"
+            if submit is None:
+                continue
+            judged = _unknown(job) if submit.state in ("open", "unknown") else None
+            if judged is None and report is not None:
+                judged = _by_report(report, f"{works.scope if works else ''}/{view.key}", submit)
+            if judged is not None:
+                found.append(_finding(flow_run, judged, job, submit))
+    except UnreadableRecord as error:
+        found.append(_damaged(flow_run, scope, error, report))
     return found
+
+
+def _damaged(flow_run: FlowRun, scope: Scope, error: UnreadableRecord, report: CancelReport | None) -> Finding:
+    what: Done = "NOT collected" if report is None else "NOT cancelled"
+    return _finding(flow_run, (what, error.message), f"{scope.journal.scope}/{error.job_key}")
 
 
 def _finding(flow_run: FlowRun, judged: tuple[Done, str], job: str = "", submit: Submit | None = None) -> Finding:

@@ -26,7 +26,6 @@ from rh_prefect.works.accounts.poller import is_settled
 from rh_prefect.works.events import JobEvent, JobEventState
 from rh_prefect.works.journal.costs_and_budget import Costs, charges_of
 from rh_prefect.works.journal.job_records_and_state import JobRecords, JobView, Submit, split_job
-from rh_prefect.works.journal.journal import UnreadableRecord
 from rh_prefect.works.journal.record_types import End, Intent, ResultRecord
 from rh_prefect.works.journal.scope import FolderScope, Scope
 from rh_prefect.works.journal.works_journal import WorksJournal, named_works
@@ -143,12 +142,9 @@ async def recorded_progress(scope: Scope, report: CancelReport | None = None) ->
     With `report`, the progress also has the files, and says why a job continues or may be charged.
     """
     status, intent = RunProgress(), None
-    found = list[tuple[str, JobView]]()
-    with suppress(UnreadableRecord):  # of a damaged job, nothing can be shown
-        async for one in scope.jobs():
-            found.append((scope.journal.scope, one))
+    found = [(scope.journal.scope, one) async for one in scope.jobs()]
     if (works := await scope.works()) is not None:
-        found += [(works.scope, one) for one in await (await Notes.of(scope)).jobs()]
+        found += [(works.scope, one) async for one in (await Notes.of(scope)).jobs()]
     jobs = {f"{place}/{view.key}": view for place, view in found}
     files = {} if report is None else await _first_files(jobs)
     for job, view in jobs.items():

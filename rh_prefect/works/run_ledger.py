@@ -37,7 +37,7 @@ from rh_prefect.works.journal.costs_and_budget import (
     charges_of,
 )
 from rh_prefect.works.journal.job_records_and_state import JobRecords, JobView, Submit
-from rh_prefect.works.journal.journal import JSON, Journal, run_together
+from rh_prefect.works.journal.journal import Journal, UnreadableRecord, run_together
 from rh_prefect.works.journal.record_types import FORMAT_KEY, Record
 from rh_prefect.works.journal.scope import Scope
 from rh_prefect.works.journal.works_journal import HasEnded, WorksJournal, signs_of_life
@@ -125,38 +125,50 @@ class Notes:
         """The submissions that the run has claimed or waited for, and whose tasks may be running."""
         return sorted((self.claims | self.waits) - self.settled.keys())
 
-    async def jobs(self) -> list[JobView]:
-        """Reads the submissions that the run has made, grouped by work."""
-        return await self._read(self.claims)
+    def jobs(self) -> AsyncIterator[JobView]:
+        """Reads the submissions that the run has made, by work; if any are damaged, raises after the other works."""
+        return self._read(self.claims)
 
-    async def open_jobs(self) -> list[JobView]:
-        """Reads the submissions that the run has made and that have no `settled` note."""
-        return await self._read(self.claims - self.settled.keys())
+    def open_jobs(self) -> AsyncIterator[JobView]:
+        """Reads the submissions that the run has made and that have no `settled` note; see `jobs`."""
+        return self._read(self.claims - self.settled.keys())
 
     async def charges(self) -> dict[str, Charges]:
         """Returns the charges of the submissions of the run, by work."""
         found: dict[str, Charges] = {}
         for work, n in self.claims & self.settled.keys():
             found.setdefault(work, {})[n] = self.settled[work, n]
-        for view in await self.open_jobs():
+        async for view in self.open_jobs():
             found.setdefault(view.key, {}).update(charges_of(view))
         return found
 
-    async def _read(self, claims: Iterable[Claim]) -> list[JobView]:
+    async def _read(self, claims: Iterable[Claim]) -> AsyncIterator[JobView]:
         """Reads the run's own submissions among its claims, from the records of works."""
         works = await self.run.works()
         if works is None:
-            return []
+            return
         reading = (self._own(works, work, n) for work, n in sorted(claims))
-        found: dict[str, dict[str, JSON]] = {}
-        async for work, records in run_together(reading, at_once=_AT_ONCE):
-            found.setdefault(work, {}).update(records)
-        return [JobView.parse(works, work, records) for work, records in found.items()]
+        found, damaged = dict[str, JobView](), dict[str, UnreadableRecord]()
+        async for work, submit in run_together(reading, at_once=_AT_ONCE):
+            if isinstance(submit, UnreadableRecord):
+                damaged[work] = submit
+            else:
+                view = found.setdefault(work, JobView(work))
+                found[work] = view if submit is None else view.adding(submit)
+        for work, view in found.items():
+            if work not in damaged:
+                yield view
+        if damaged:
+            first, *others = damaged.values()
+            raise first.with_others(others)
 
-    async def _own(self, works: WorksJournal, work: str, n: int) -> tuple[str, dict[str, JSON]]:
-        records = await works.numbered(work, n)
-        is_own = records.get(f"{work}-intent-{n}", {}).get("flow_run") == self.run.journal.scope
-        return work, records if is_own else {}
+    async def _own(self, works: WorksJournal, work: str, n: int) -> tuple[str, Submit | UnreadableRecord | None]:
+        try:
+            submit = await JobRecords(works, work).submission(n)
+        except UnreadableRecord as error:
+            return work, error
+        is_own = submit is not None and submit.intent.flow_run == self.run.journal.scope
+        return work, submit if is_own else None
 
 
 def is_settled(submit: Submit) -> bool:

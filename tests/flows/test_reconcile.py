@@ -17,11 +17,13 @@ from rh_prefect.cli.jobs import list_, mark_refused_
 from rh_prefect.emulator import Emulator, Fault
 from rh_prefect.flow_runs.journal import FlowRunJournal
 from rh_prefect.flow_runs.leftover_jobs import Finding, _by_report, _look_after, reconcile_runs
+from rh_prefect.flow_runs.recorded_job_collection import recorded_progress
 from rh_prefect.flow_runs.resume_or_rerun import rerun
-from rh_prefect.flow_runs.run_queries_and_scopes import read_flow_run
+from rh_prefect.flow_runs.run_queries_and_scopes import read_flow_run, recorded_scope
 from rh_prefect.flows.pipeline import Pipeline, pipeline_flow
 from rh_prefect.flows.reconcile import reconcile
 from rh_prefect.works.journal.job_records_and_state import JobView, jobs_of
+from rh_prefect.works.journal.journal import UnreadableRecord
 from rh_prefect.works.journal.record_types import Record
 from rh_prefect.works.loop_thread import LOOP
 from rh_prefect.works.run_cancellation import CancelReport
@@ -118,9 +120,14 @@ async def test_a_damaged_job_hides_no_other_job(
     findings = await look(run)
     assert [one.done for one in findings] == found
     assert findings[-1].note.startswith("The record 00ab-intent-1 in the journal of")
+    assert findings[-1].job == f"{run}/00ab"
     assert [one.task_id for one in findings[:-1]] == [rh.recorder.paid[0].task_id]
     await list_(str(run))
-    assert capsys.readouterr().out.count(f"{run}/") == 2, "its row shows the error"
+    listed = capsys.readouterr().out
+    assert listed.count(f"{run}/") == 2
+    assert "The record 00ab-intent-1" in listed
+    with pytest.raises(UnreadableRecord):  # a report would say that nothing was charged for that job
+        await recorded_progress(await recorded_scope(await read_flow_run(run)))
 
 
 @pytest.mark.parametrize("state", [Cancelled(), pytest.param(Failed(), marks=pytest.mark.long)])

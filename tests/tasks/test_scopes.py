@@ -183,7 +183,7 @@ async def test_all_readers_open_rh_records_with_the_storage_options(
         return str(prefect.runtime.flow_run.id)
 
     run = await illustrated()
-    assert len(await (await Notes.of(await scope_named(run))).jobs()) == 3
+    assert len([view async for view in (await Notes.of(await scope_named(run))).jobs()]) == 3
     _, found = await charges_of("films", with_prefect=True)
     assert [one.run for one in found.tasks].count(run) == 3
 

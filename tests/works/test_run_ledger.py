@@ -17,7 +17,7 @@ from rh_prefect.pipelines.rounds_across_runs import NotedRound, leave_rounds
 from rh_prefect.workflow_inputs import WorkflowInput
 from rh_prefect.works.journal.costs_and_budget import Charge, Costs, SpendTracker, charges_of
 from rh_prefect.works.journal.job_records_and_state import Submit
-from rh_prefect.works.journal.journal import FolderJournal, check_key
+from rh_prefect.works.journal.journal import FolderJournal, UnreadableRecord, check_key
 from rh_prefect.works.journal.record_types import Answer, End, Lost, Record, Resolution
 from rh_prefect.works.journal.scope import FolderScope
 from rh_prefect.works.journal.works_journal import no_evidence, run_name
@@ -52,7 +52,7 @@ async def notes_of(run: PipelineRun, work: str) -> SharedRecords:
 
 async def test_a_flow_run_has_one_place_for_its_works_in_all_of_its_attempts(journal: FolderJournal) -> None:
     assert await read_location(journal) is None
-    assert await (await Notes.of(FolderScope(journal))).jobs() == []
+    assert [view async for view in (await Notes.of(FolderScope(journal))).jobs()] == []
     for _attempt in (1, 2):
         await note_location(journal, HERE)
     with pytest.raises(ConfigError, match=r"store its records in /there, but an earlier call of the flow run used"):
@@ -132,7 +132,22 @@ async def test_claims_are_listed_once_and_in_order(run: PipelineRun) -> None:
     notes = await Notes.of(run.scope)
     assert notes.claims == {("ab", 2), ("ab", 10), ("cd", 2)}
     assert notes.unsettled == [("ab", 2), ("ab", 10), ("cd", 2), ("ef", 1)]
-    assert not any(view.submits for view in await notes.jobs()), "a claim without an intent cost nothing"
+    assert not any([view.submits async for view in notes.jobs()]), "a claim without an intent cost nothing"
+
+
+async def test_a_damaged_work_hides_no_other_work_of_the_run(run: PipelineRun) -> None:
+    works = await run.works()
+    for work in ("ab", "cd", "ef"):
+        await (await notes_of(run, work)).note_claim(1)
+        await write(works, {"intent-1": intent(flow_run=run.scope.journal.scope)}, key=work)
+    await works.create("cd-answer-1", {"token": "of a record without a time"})
+    notes, read = await Notes.of(run.scope), list[str]()
+    with pytest.raises(UnreadableRecord) as error:
+        async for view in notes.jobs():
+            read.append(view.key)
+    assert (sorted(read), error.value.job_key) == (["ab", "ef"], "cd")
+    with pytest.raises(UnreadableRecord):  # a sum without that work would be too small
+        await notes.charges()
 
 
 WORKS, OPEN = 40, 3
@@ -203,10 +218,10 @@ async def test_the_notes_of_a_run_say_what_the_records_of_its_works_say(rh: Emul
     words = ("refused once", "fails once", "of another run", "wrong")
     made = await run.make(WorkCall(ink, "ink"), *(picture(one, attempts=2) for one in words))
     assert [type(one) for one in made] == [*[Delivered] * 4, RequestRejected]
-    recorded = {view.key: charges_of(view) for view in await (await Notes.of(run.scope)).jobs() if view.submits}
+    recorded = {view.key: charges_of(view) async for view in (await Notes.of(run.scope)).jobs() if view.submits}
 
     async def is_settled() -> bool:
-        return not await (await Notes.of(run.scope)).open_jobs()
+        return not [view async for view in (await Notes.of(run.scope)).open_jobs()]
 
     await until(is_settled)
     noted = {work: charges async for work, charges in all_charges(run.scope)}

@@ -292,7 +292,9 @@ async def jobs_of(journal: Journal) -> AsyncIterator[JobView]:
     damaged = list[UnreadableRecord]()
     async for key, texts in journal.jobs():
         try:
-            view = JobView.parse(journal, key, {name: journal.decode(name, text) for name, text in texts.items()})
+            # A damaged note of a run that waits for the work, or claims it, says nothing about its tasks.
+            read = {name: journal.decode(name, text) for name, text in texts.items() if _is_of_view(key, name)}
+            view = JobView.parse(journal, key, read)
         except UnreadableRecord as error:
             damaged.append(error)
         else:
@@ -300,6 +302,10 @@ async def jobs_of(journal: Journal) -> AsyncIterator[JobView]:
     if damaged:
         first, *others = damaged
         raise first.with_others(others)
+
+
+def _is_of_view(key: str, name: str) -> bool:
+    return name == result_key(key) or name.removeprefix(f"{key}-").rpartition("-")[0] in KINDS
 
 
 def _submit(journal: Journal, key: str, n: int, records: Mapping[str, Mapping[str, Any]]) -> Submit:

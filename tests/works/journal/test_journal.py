@@ -16,7 +16,14 @@ import pytest
 from fsspec.implementations.memory import MemoryFileSystem
 
 from rh_prefect.errors import ConfigError, InputError, JournalError
-from rh_prefect.works.journal.journal import FolderJournal, NotExclusive, folder_scopes, run_together
+from rh_prefect.works.journal.job_records_and_state import jobs_of
+from rh_prefect.works.journal.journal import (
+    FolderJournal,
+    NotExclusive,
+    UnreadableRecord,
+    folder_scopes,
+    run_together,
+)
 from tests.support.processes.forkserver import FORKS
 from tests.support.servers.racing_s3 import racing_s3
 from tests.support.servers.s3 import S3Server
@@ -132,6 +139,20 @@ async def test_a_file_system_without_hard_links_is_refused_with_what_to_do(
     with pytest.raises(NotExclusive, match=r"no hard links.*was not submitted.*RH_STATE_DIR and RH_RECORDS"):
         await journal.create("abc-intent-1", record())
     assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
+
+
+async def test_half_a_record_hides_only_its_own_job_and_half_a_note_hides_none(
+    journal: FolderJournal, tmp_path: Path
+) -> None:
+    for key in ("ab-claim-1", "cd-intent-1", "ef-answer-1"):
+        await journal.create(key, record())
+    for name in ("ab/claim-1", "cd/intent-1"):
+        (tmp_path / f"journal/run/{name}.json").write_text('{"tok')
+    read = list[str]()
+    with pytest.raises(UnreadableRecord, match=r"cd/intent-1\.json cannot be read \(it is not a JSON object\)"):
+        async for view in jobs_of(journal):
+            read.append(view.key)
+    assert sorted(read) == ["ab", "ef"]
 
 
 async def test_a_draft_of_a_killed_writer_is_not_a_record(journal: FolderJournal, tmp_path: Path) -> None:
