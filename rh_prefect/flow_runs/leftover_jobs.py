@@ -7,7 +7,6 @@ Tasks of crashed and failed runs are not cancelled, because a resumed run waits 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable
 from dataclasses import dataclass
 from typing import Final, Literal
 from uuid import UUID
@@ -153,14 +152,14 @@ async def _of_jobs(flow_run: FlowRun, scope: FlowScope, report: CancelReport | N
                 judged = "NOT collected", error.message
         return None if judged is None else _finding(flow_run, judged, job, submit)
 
-    checks, damaged = list[Awaitable[Finding | None]](), list[Finding]()
+    views, damaged = list[JobView](), list[Finding]()
     try:
         async for view in scope.jobs():
-            if view.last is not None:
-                checks.append(check(view, view.last))
+            views.append(view)
     except UnreadableRecord as error:
         damaged.append(_damaged(flow_run, scope, error, report))
-    return [one for one in await asyncio.gather(*checks) if one is not None] + damaged
+    found = await asyncio.gather(*(check(view, view.last) for view in views if view.last is not None))
+    return [one for one in found if one is not None] + damaged
 
 
 async def _of_works(flow_run: FlowRun, scope: FlowScope, report: CancelReport | None) -> list[Finding]:
